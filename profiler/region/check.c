@@ -1,0 +1,54 @@
+/* Checks of what the program left in the region, before the collector believes it. Collector, normal context. */
+#include "profiler/region/check.h"
+
+const char *stile__region_check(const struct stile__region *r, uint64_t file_size, uint32_t *slot_max,
+                                uint32_t *block_max)
+{
+    if (file_size < sizeof *r)
+        return "the region is smaller than its header";
+    if (r->magic != STILE__REGION_MAGIC)
+        return "the region has not our magic number";
+    if (r->version != STILE__REGION_VERSION)
+        return "the region is of another version of libstile";
+    *slot_max = r->slot_max;
+    *block_max = r->block_max;
+    if (*slot_max == 0 || *slot_max > STILE__SLOT_MAX || *slot_max % 16 != 0)
+        return "the region's number of thread slots is out of range";
+    if (*block_max == 0 || *block_max > STILE__BLOCK_MAX)
+        return "the region's number of snapshot blocks is out of range";
+    if (stile__region_layout(*slot_max, *block_max).size > file_size)
+        return "the region is smaller than its parts";
+    if (r->hz == 0 || r->hz > STILE__REGION_HZ_MAX || r->period_ns == 0 || r->period_ns > 1000000000u)
+        return "the region's sampling rate is out of range";
+    return NULL;
+}
+
+const char *stile__record_check(const struct stile__record *r, uint64_t room, uint32_t block_max)
+{
+    if (r->cells == 0 || r->cells > room)
+        return "a record is longer than what was written";
+    if (r->is_pad)
+        return NULL;
+    uint64_t words = (uint64_t)r->n_new + (r->block != STILE__BLOCK_NONE ? STILE__REG_COUNT : 0);
+    if (words * sizeof(uint64_t) > (uint64_t)r->cells * STILE__CELL_BYTES - sizeof *r)
+        return "a record's frames exceed it";
+    if (r->reason >= STILE__REASON_COUNT)
+        return "a record's reason is unknown";
+    if (r->block != STILE__BLOCK_NONE && (r->block >= block_max || r->stack_len > STILE__SNAPSHOT_MAX))
+        return "a record's snapshot is out of range";
+    return NULL;
+}
+
+const char *stile__reason_name(enum stile__reason reason)
+{
+    static const char *const names[STILE__REASON_COUNT] = {
+        [STILE__REASON_NONE] = "",
+        [STILE__REASON_STACK_LOCKED] = "[stack locked]",
+        [STILE__REASON_NO_UNWIND_INFO] = "[no unwind info]",
+        [STILE__REASON_TRUNCATED] = "[truncated]",
+        [STILE__REASON_BUFFER_FULL] = "[buffer full]",
+        [STILE__REASON_UNKNOWN_STACK] = "[unknown stack]",
+        [STILE__REASON_UNSAMPLED] = "[unsampled]",
+    };
+    return reason < STILE__REASON_COUNT ? names[reason] : "[unknown reason]";
+}

@@ -1,0 +1,57 @@
+/* What is said over the socket: one SOCK_SEQPACKET message per purpose, on the collector's abstract address.
+ * The agent connects, says it and closes, so that it holds no file descriptor between messages. `stile record`
+ * stays connected and is told how things stand. */
+#ifndef STILE_REGION_HELLO_H
+#define STILE_REGION_HELLO_H
+
+#include <stdint.h>
+
+enum stile__message_type {
+    STILE__MESSAGE_HELLO = 1, /* a process and its region; carries STILE__HELLO_FDS descriptors */
+    STILE__MESSAGE_POKE,      /* look at the requests in the regions now */
+    STILE__MESSAGE_CLIENT,    /* `stile record`: send status until the tree has ended */
+    STILE__MESSAGE_CLIENT_END /* `stile record`: its command, process `pid`, has ended; answer with the summary */
+};
+
+enum { STILE__HELLO_FD_REGION, STILE__HELLO_FD_MAPS, STILE__HELLO_FD_PIDFD, STILE__HELLO_FDS };
+
+#define STILE__HELLO_TEXT_MAX 16384u
+
+/* Strings follow one another in text, each ended by a NUL, in the order of the enum below. */
+struct stile__hello {
+    uint32_t type;    /* enum stile__message_type */
+    uint32_t version; /* STILE__REGION_VERSION */
+    int32_t pid;      /* as the program sees itself */
+    uint32_t text_len;
+    char text[STILE__HELLO_TEXT_MAX];
+};
+enum stile__hello_text {
+    STILE__HELLO_TEMPLATE, /* PROFILE as it was set */
+    STILE__HELLO_PATH,     /* the same with %p, %e and %t expanded */
+    STILE__HELLO_CWD,      /* directory that a relative path is relative to */
+    STILE__HELLO_COMMAND,  /* command line, arguments separated by spaces */
+    STILE__HELLO_CLOCK,    /* the clock in words, for the comments */
+    STILE__HELLO_TEXTS
+};
+
+/* Told to a client about twice a second and at the end (final != 0). Totals over the whole tree. */
+struct stile__status {
+    uint64_t ticks;
+    uint64_t cpu_ns;          /* CPU time sampled */
+    uint64_t bracketed_ns[8]; /* by enum stile__reason */
+    uint32_t processes;
+    uint32_t final;
+    int32_t error;  /* 0 or -errno of writing the first file */
+    uint32_t files; /* written so far */
+    uint64_t signals;
+    char path[4096];    /* the first process's file; "" when no process was profiled */
+    char busiest[4096]; /* the file with the most CPU time in it */
+    uint64_t busiest_ns;
+    char message[512]; /* one line when error is set */
+};
+
+/* The environment variable by which a descendant finds the collector: "NAME@PID", NAME the abstract address
+ * without its leading NUL, PID the process that waits for the file at its end (0: none does). */
+#define STILE__ROOT_ENV "STILE_ROOT"
+
+#endif

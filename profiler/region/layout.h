@@ -1,0 +1,162 @@
+/* The shared memory region: the contract between the agent in the program and the collector.
+ *
+ * One region per process image, made by the agent as a memfd and handed to the collector over a socket. It holds
+ * offsets and indices only, never pointers. Its file size is fixed when it is made and sealed against shrinking;
+ * pages are populated part by part, so it costs what is used (64 KiB at first), and neither side ever remaps it.
+ *
+ *   header | modules text | thread slots | rings, one per slot | snapshot blocks
+ *
+ * Invariants
+ *  - slot_max and block_max determine every offset (stile__region_layout); the collector recomputes them and
+ *    believes nothing else about sizes. Whatever the program scribbles here yields a clear error in the collector.
+ *  - Pages that the SIGPROF handler writes are populated before it can reach them, since a fault that cannot be
+ *    served from a memfd is a SIGBUS in the program.
+ *  - Each word has one writer, named by the group it stands in; words that both sides write are atomic
+ *    read-modify-write only, and say so. */
+#ifndef STILE_REGION_LAYOUT_H
+#define STILE_REGION_LAYOUT_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "profiler/region/ring.h"
+
+#define STILE__REGION_MAGIC   0x656c6974530a0001ull
+#define STILE__REGION_VERSION 1u
+
+#define STILE__REGION_HZ_MAX 20000u /* more than any clock delivers */
+#define STILE__PAGE          4096u
+#define STILE__SLOT_MAX      16384u /* threads alive at once that can be sampled */
+#define STILE__BLOCK_MAX     4096u  /* snapshot blocks: 64 MiB, reached only by many deep stacks at once */
+#define STILE__BLOCK_SIZE    16384u /* bytes, its header included */
+#define STILE__SNAPSHOT_MAX  (256u << 10) /* bytes of one stack snapshot */
+#define STILE__MODULES_BYTES (1u << 20)   /* text of the executable mappings, as /proc/PID/maps has them */
+#define STILE__BLOCK_NONE    UINT32_MAX
+
+/* Life of a slot. free -> setup: agent, compare-and-swap; setup -> live, live -> exited: agent, release;
+ * exited -> free: collector, release, once the ring is drained and the thread's final words are read. */
+enum stile__slot_state { STILE__SLOT_FREE, STILE__SLOT_SETUP, STILE__SLOT_LIVE, STILE__SLOT_EXITED };
+
+/* One thread. */
+struct stile__slot {
+    /* Owned by the agent in normal context; constant while the slot is live. */
+    _Atomic uint32_t state;        /* enum stile__slot_state */
+    _Atomic uint32_t tid;          /* as the program sees it */
+    _Atomic uint32_t generation;   /* unique per thread and session; the timer's signals carry it */
+    int32_t timer_id;              /* kernel timer, -1 for none */
+    char comm[16];                 /* final thread name, valid once exited; not terminated when 16 long */
+    uint64_t exit_cpu_ns;          /* final CPU clock of the thread, valid once exited */
+    uint64_t first_due_ns;         /* the thread's CPU time at which its first tick is due */
+    _Atomic uint64_t missed_ticks; /* due, but not delivered when its clock was stopped; valid at the end */
+
+    /* Owned by whoever holds the lock, or by the thread's handler. Barriers' stack_lock: 0 or the owner's tid. */
+    _Alignas(64) _Atomic uint32_t stack_lock;
+    uint32_t pad1;
+    _Atomic uint64_t head;    /* ring producer, cells; release pairs with the drain's acquire */
+    _Atomic uint64_t lost_ns; /* weight of ticks that found the ring full; handler only */
+    _Atomic uint64_t lost_ticks;
+    _Atomic uint64_t signals; /* signals taken, whatever became of them */
+    _Atomic uint64_t ticks;   /* ticks that these, and the thread's end, stood for */
+    uint8_t pad2[8];
+
+    /* Owned by the collector. */
+    _Alignas(64) _Atomic uint64_t tail; /* ring consumer, cells; release pairs with the reserve's acquire */
+    uint8_t pad3[56];
+
+    _Alignas(64) uint8_t reserved[64];
+};
+_Static_assert(sizeof(struct stile__slot) == 256, "slots are 256 bytes: four cache lines");
+
+/* A piece of a stack snapshot. The chain ends at STILE__BLOCK_NONE. */
+struct stile__block {
+    uint32_t next;
+    uint32_t used; /* bytes of data */
+    uint64_t pad;
+    uint8_t data[STILE__BLOCK_SIZE - 16];
+};
+_Static_assert(sizeof(struct stile__block) == STILE__BLOCK_SIZE, "a block is one power of two");
+#define STILE__BLOCK_DATA (STILE__BLOCK_SIZE - 16u)
+
+/* What became of the file, left by the collector for the agent to read and print. */
+enum stile__finish_state { STILE__FINISH_NONE, STILE__FINISH_WRITTEN, STILE__FINISH_FAILED };
+
+struct stile__region {
+    /* Constant once the region has been handed over. */
+    uint64_t magic;
+    uint32_t version;
+    uint32_t slot_max;
+    uint32_t block_max;
+    uint32_t hz;            /* requested rate, per second of CPU time */
+    uint64_t period_ns;     /* CPU time per tick */
+    uint64_t start_unix_ns; /* CLOCK_REALTIME when the session started */
+    uint64_t start_mono_ns; /* CLOCK_MONOTONIC at the same moment */
+    uint64_t start_cpu_ns;  /* CPU time the process had used by then */
+    uint8_t pad0[64 - 8];
+
+    /* Owned by the agent in normal context. */
+    _Alignas(64) _Atomic uint32_t slots_used; /* slots ever used; grows by compare-and-swap */
+    _Atomic uint32_t modules_len;    /* bytes of modules text; release pairs with the collector's acquire */
+    _Atomic uint32_t flush_request;  /* counts up */
+    _Atomic uint32_t finish_request; /* 0, then 1 */
+    _Atomic uint32_t threads_unsampled; /* threads that got no slot */
+    _Atomic uint32_t timers_failed;     /* threads for which timer_create failed */
+    _Atomic uint32_t
+        signal_taken; /* 1: the program handles the signal itself; there are no ticks after that */
+    uint8_t pad1[64 - 28];
+
+    /* Added to by handlers: any thread, read-modify-write. */
+    _Alignas(64) _Atomic uint64_t stale_signals; /* of an earlier session or another thread's timer */
+    _Atomic uint64_t blocks_short;               /* snapshots cut or dropped for want of a block */
+    uint8_t pad2[64 - 16];
+
+    /* Owned by the collector. The agent waits on finish_state and flush_done by futex. */
+    _Alignas(64) _Atomic uint32_t heartbeat;
+    _Atomic uint32_t finish_state; /* enum stile__finish_state */
+    _Atomic uint32_t flush_done;   /* the last flush_request served */
+    _Atomic uint32_t blocks_ready; /* blocks that are populated; set to its first value by the agent */
+    uint8_t pad3[64 - 16];
+    char message[512]; /* one line, valid once finish_state is FAILED or written with remarks */
+
+    /* Both sides: a set bit is a block in use. Handlers set bits, the collector clears them. */
+    _Alignas(64) _Atomic uint64_t blocks_used[STILE__BLOCK_MAX / 64];
+};
+_Static_assert(sizeof(struct stile__region) <= STILE__PAGE, "the header is one page");
+
+/* Byte offsets of the parts; `size` is the whole file's. */
+struct stile__region_layout {
+    uint64_t modules, slots, rings, blocks, size;
+};
+
+/* Computes the layout. Async-signal-safe. */
+static inline struct stile__region_layout stile__region_layout(uint32_t slot_max, uint32_t block_max)
+{
+    struct stile__region_layout l;
+    l.modules = STILE__PAGE;
+    l.slots = l.modules + STILE__MODULES_BYTES;
+    l.rings = l.slots + (uint64_t)slot_max * sizeof(struct stile__slot);
+    l.blocks = l.rings + (uint64_t)slot_max * STILE__RING_BYTES;
+    l.size = l.blocks + (uint64_t)block_max * STILE__BLOCK_SIZE;
+    return l;
+}
+
+/* Accessors; the index must be below slot_max or block_max. Async-signal-safe. */
+static inline char *stile__region_modules(struct stile__region *r)
+{
+    return (char *)r + STILE__PAGE;
+}
+static inline struct stile__slot *stile__region_slot(struct stile__region *r, uint32_t i)
+{
+    return (struct stile__slot *)((char *)r + STILE__PAGE + STILE__MODULES_BYTES) + i;
+}
+static inline struct stile__cell *stile__region_ring(struct stile__region *r, uint32_t slot_max, uint32_t i)
+{
+    return (struct stile__cell *)((char *)r + stile__region_layout(slot_max, 0).rings +
+                                  (uint64_t)i * STILE__RING_BYTES);
+}
+static inline struct stile__block *stile__region_block(struct stile__region *r, uint32_t slot_max, uint32_t i)
+{
+    return (struct stile__block *)((char *)r + stile__region_layout(slot_max, 0).blocks) + i;
+}
+
+#endif

@@ -1,0 +1,47 @@
+/* What the handler writes for one tick, and why a stack may be less than whole. */
+#ifndef STILE_REGION_RECORD_H
+#define STILE_REGION_RECORD_H
+
+#include <stdint.h>
+
+/* Why a tick has not a whole stack. Each ends in the profile as a bracketed root frame (stile__reason_name). */
+enum stile__reason {
+    STILE__REASON_NONE,           /* whole, as far as the agent knows */
+    STILE__REASON_STACK_LOCKED,   /* somebody else, or the interrupted code, owned the stack */
+    STILE__REASON_NO_UNWIND_INFO, /* a frame without a rule, CFI or frame pointer */
+    STILE__REASON_TRUNCATED,      /* deeper than what is recorded */
+    STILE__REASON_BUFFER_FULL,    /* no room for the record or its snapshot */
+    STILE__REASON_UNKNOWN_STACK,  /* the stack pointer is on no stack whose bounds are known */
+    STILE__REASON_UNSAMPLED,      /* due when the clock of another thread was stopped */
+    STILE__REASON_COUNT
+};
+
+/* Registers of a snapshot, in DWARF order for x86-64: rax rdx rcx rbx rsi rdi rbp rsp r8..r15 rip. */
+enum { STILE__REG_RBP = 6, STILE__REG_RSP = 7, STILE__REG_RIP = 16, STILE__REG_COUNT = 17 };
+
+/* One tick of one thread. Spans `cells` ring cells.
+ *
+ * Invariants: `kept` frames from the root are those of this thread's previous published record; words[0..n_new)
+ * are the program counters below them, leaf first. With a snapshot, words[n_new..n_new + STILE__REG_COUNT) are the
+ * registers of the frame at which the walk stopped, and `block` starts the chain that holds stack_len bytes of
+ * memory from stack_start. Written whole before the ring's head is released; owned by the collector after that. */
+struct stile__record {
+    uint16_t cells;
+    uint8_t reason; /* enum stile__reason */
+    uint8_t is_pad; /* fills the end of the ring; nothing else is valid */
+    uint32_t n_new;
+    uint32_t kept;
+    uint32_t label_set; /* 0: none */
+    uint32_t ticks;     /* 1 + timer overruns */
+    uint32_t block;     /* STILE__BLOCK_NONE: no snapshot */
+    uint64_t weight_ns; /* CPU time this tick stands for */
+    uint64_t stack_start;
+    uint32_t stack_len;
+    uint32_t reserved;
+    uint64_t words[];
+};
+
+/* The bracketed name under which a reason is reported; constant text. */
+const char *stile__reason_name(enum stile__reason reason);
+
+#endif

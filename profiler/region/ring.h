@@ -1,0 +1,71 @@
+/* One single-producer, single-consumer ring per thread: the thread's SIGPROF handler writes, the collector drains.
+ *
+ *   handler (producer)                         collector (consumer)
+ *   ------------------                         --------------------
+ *   (A) load tail, acquire                     (C) load head, acquire
+ *       fill cells [head, head + n)                read cells [tail, head)
+ *   (B) store head, release                    (D) store tail, release
+ *
+ *   B pairs with C: a record is read only after it was written whole.
+ *   D pairs with A: a cell is overwritten only after it was read.
+ *
+ * head and tail count cells and never wrap back; their difference is at most STILE__RING_CELLS. A record lies in
+ * adjacent cells; where it would cross the end, a pad record fills the rest. The handler never waits: a record
+ * that does not fit is added to the thread's lost counters instead. */
+#ifndef STILE_REGION_RING_H
+#define STILE_REGION_RING_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "profiler/region/record.h"
+
+#define STILE__CELL_BYTES 64u
+#define STILE__RING_CELLS 128u
+#define STILE__RING_BYTES (STILE__CELL_BYTES * STILE__RING_CELLS)
+
+struct stile__cell {
+    _Alignas(STILE__CELL_BYTES) uint8_t bytes[STILE__CELL_BYTES];
+};
+
+/* Cells that a record with n_words trailing words takes. */
+static inline uint32_t stile__record_cells(uint32_t n_words)
+{
+    return (uint32_t)((sizeof(struct stile__record) + n_words * sizeof(uint64_t) + STILE__CELL_BYTES - 1) /
+                      STILE__CELL_BYTES);
+}
+
+/* Reserves `cells` adjacent cells for one record and returns it with `cells` set, or NULL when there is no room.
+ * Producer only; async-signal-safe. *commit is what stile__ring_commit stores to publish it. */
+static inline struct stile__record *stile__ring_reserve(struct stile__cell *ring, _Atomic uint64_t *head,
+                                                        _Atomic uint64_t *tail, uint32_t cells,
+                                                        uint64_t *commit)
+{
+    uint64_t h = atomic_load_explicit(head, memory_order_relaxed); /* own word */
+    uint64_t t = atomic_load_explicit(tail, memory_order_acquire); /* A, pairs with D */
+    uint32_t at = (uint32_t)(h % STILE__RING_CELLS);
+    uint32_t pad = at + cells > STILE__RING_CELLS ? STILE__RING_CELLS - at : 0;
+
+    if (cells > STILE__RING_CELLS || h - t > STILE__RING_CELLS || h + pad + cells - t > STILE__RING_CELLS)
+        return NULL;
+    if (pad != 0) {
+        struct stile__record *p = (struct stile__record *)(void *)&ring[at];
+        p->cells = (uint16_t)pad;
+        p->is_pad = 1;
+        at = 0;
+    }
+    struct stile__record *r = (struct stile__record *)(void *)&ring[at];
+    r->cells = (uint16_t)cells;
+    r->is_pad = 0;
+    *commit = h + pad + cells;
+    return r;
+}
+
+/* Publishes what was reserved. Producer only; async-signal-safe. */
+static inline void stile__ring_commit(_Atomic uint64_t *head, uint64_t commit)
+{
+    atomic_store_explicit(head, commit, memory_order_release); /* B, pairs with C */
+}
+
+#endif
