@@ -1,0 +1,32 @@
+/* What the user asked for: the environment's PROFILE variables, or stile_profile_start's options. */
+#ifndef STILE_AGENT_OPTIONS_H
+#define STILE_AGENT_OPTIONS_H
+
+#include <limits.h>
+#include <stdbool.h>
+
+#define STILE__HZ_MAX 20000
+
+struct stile__options {
+    char profile[PATH_MAX];   /* PROFILE as it was set, a directory made to a file name in it; "" for none */
+    char collector[PATH_MAX]; /* PROFILE_COLLECTOR; "" to look beside libstile.so */
+    char root[128];           /* STILE_ROOT; "" if no ancestor is profiled */
+    unsigned hz;
+};
+
+/* Reads the environment once (secure_getenv: nothing under AT_SECURE). Normal context. Returns 1 if a profile is
+ * asked for; 0 if not, or if PROFILE is set for somebody else's purpose; -EINVAL after one line about a bad value. */
+int stile__options_read(struct stile__options *o);
+
+/* Reads what stands in the environment beside PROFILE itself: where the collector is. Normal context. Returns 0 or
+ * -EINVAL after one line. */
+int stile__options_surroundings(struct stile__options *o);
+
+/* Whether a path names a profile: ends in .pb or .pb.gz. */
+bool stile__options_is_profile(const char *path);
+
+/* Sets o->profile from a path, appending a file name to a directory. Returns 0, -EINVAL if it is neither, or
+ * -ENAMETOOLONG. */
+int stile__options_profile_set(struct stile__options *o, const char *path);
+
+#endif

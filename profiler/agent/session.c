@@ -1,0 +1,278 @@
+/* A session's life: region made, collector found or started, handler installed, clocks running; and the way back.
+ * Normal context throughout. The handler sees a session only through the wiped-on-fork page. */
+#include "profiler/agent/session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "barriers/stack_lock.h"
+#include "profiler/agent/greeting.h"
+#include "profiler/agent/hooks.h"
+#include "profiler/agent/log.h"
+#include "profiler/agent/maps.h"
+#include "profiler/agent/options.h"
+#include "profiler/agent/patience.h"
+#include "profiler/agent/region_make.h"
+#include "profiler/agent/signal_owner.h"
+#include "profiler/agent/threads.h"
+#include "profiler/region/raw_syscall.h"
+
+#define EXIT_WAIT_MS 11000 /* a little more than the wait for a file */
+
+struct stile__session *stile__session;
+
+/* What outlives a fork: not secret to the child, and needed to start its own session. Written only by
+ * stile__session_start, whose callers are serialized by `starting`. */
+static struct stile__options kept_options;
+static struct stile__collector collector;
+static _Atomic uint32_t starting; /* tid of the thread that starts or ends a session, or 0 */
+
+static uint64_t now_ns(clockid_t clock)
+{
+    struct timespec ts;
+    clock_gettime(clock, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static int page_make(void)
+{
+    _Static_assert(sizeof(struct stile__session) <= STILE__PAGE, "one page is wiped");
+    if (stile__session != NULL)
+        return 0;
+    void *page = mmap(NULL, STILE__PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return -errno;
+    if (madvise(page, STILE__PAGE, MADV_WIPEONFORK) != 0) {
+        int err = -errno;
+        munmap(page, STILE__PAGE);
+        return err;
+    }
+    stile__session = page;
+    return 0;
+}
+
+static void region_fill(struct stile__region *r, const struct stile__options *o)
+{
+    r->hz = o->hz;
+    r->period_ns = 1000000000u / o->hz;
+    r->start_unix_ns = now_ns(CLOCK_REALTIME);
+    r->start_mono_ns = now_ns(CLOCK_MONOTONIC);
+    r->start_cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID);
+    stile__maps_publish(r);
+}
+
+/* From here on ticks may come. Release: the handler's load of region sees all that was set before. */
+static void publish(struct stile__region *r)
+{
+    struct stile__session *s = stile__session;
+    s->slot_max = r->slot_max;
+    s->block_max = r->block_max;
+    s->period_ns = r->period_ns;
+    s->pid = stile__raw_getpid();
+    s->signal = SIGPROF;
+    stile__signal_owner_set(s->pid);
+    atomic_store_explicit(&s->signal_taken, false, memory_order_relaxed);
+    atomic_store_explicit(&s->region, r, memory_order_seq_cst);
+}
+
+/* After this no thread is inside the region, or false: then it must stay mapped. */
+static bool quiesce(struct stile__session *s)
+{
+    for (int tries = 0; tries < 1000; tries++) {
+        uint32_t inside = 0;
+        for (int i = 0; i < STILE__SHARDS; i++)
+            inside += atomic_load_explicit(&s->shards[i].inside, memory_order_seq_cst);
+        if (inside == 0)
+            return true;
+        stile__raw_sleep_ns(1000000);
+    }
+    return false;
+}
+
+static int start(const struct stile__options *o, enum stile__origin origin)
+{
+    struct stile__region *r;
+    int fd;
+    int err = page_make();
+    if (err == 0)
+        err = stile__threads_init();
+    if (err == 0)
+        err = stile__signal_install(SIGPROF);
+    if (err == -EBUSY && origin == STILE__ORIGIN_START)
+        stile__log("SIGPROF has a handler of the program; running without a profile");
+    if (err != 0)
+        return err;
+    err = stile__region_make(&r, &fd);
+    if (err != 0) {
+        stile__log("no memory for the samples: %s; running without a profile", strerror(-err));
+        return err;
+    }
+    region_fill(r, o);
+    err = stile__greeting_send(&collector, o, fd, origin == STILE__ORIGIN_FORK);
+    close(fd);
+    if (err != 0) {
+        stile__region_unmake(r);
+        return err;
+    }
+    publish(r);
+    stile__thread_enter();
+    if (origin == STILE__ORIGIN_START)
+        stile__threads_enter_others();
+    return 0;
+}
+
+int stile__session_start(const struct stile__options *o, enum stile__origin origin)
+{
+    int saved_errno = errno, err = -EALREADY;
+    uint32_t none = 0;
+    if (!atomic_compare_exchange_strong_explicit(&starting, &none, stile__raw_gettid(), memory_order_acquire,
+                                                 memory_order_relaxed))
+        return err;
+    if (stile__session == NULL ||
+        atomic_load_explicit(&stile__session->region, memory_order_acquire) == NULL) {
+        if (o != &kept_options)
+            kept_options = *o;
+        err = start(&kept_options, origin);
+    }
+    atomic_store_explicit(&starting, 0, memory_order_release);
+    errno = saved_errno;
+    return err;
+}
+
+int stile__session_flush(void)
+{
+    int saved_errno = errno, err = -ESRCH;
+    struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
+    if (r != NULL) {
+        stile__maps_publish(r);
+        err = stile__patience_flush(r, &collector);
+        stile__session_leave(stile__session, stile__thread_shard());
+    }
+    errno = saved_errno;
+    return err;
+}
+
+/* Takes the session away and, if wanted, waits for its file. Whoever exchanges the pointer is the only one to end it. */
+static int finish(struct stile__session *s, bool wait)
+{
+    uint32_t slot_max = s->slot_max;
+    stile__thread_leave();
+    struct stile__region *r = atomic_exchange_explicit(&s->region, NULL, memory_order_seq_cst);
+    if (r == NULL)
+        return -ESRCH;
+    stile__threads_stop(r, slot_max);
+    bool quiet = quiesce(s);
+    stile__threads_settle(r, slot_max, s->period_ns);
+    stile__maps_publish(r);
+    int err = wait ? stile__patience_finish(r, &collector) : 0;
+    if (quiet && wait) {
+        stile__region_unmake(r);
+        stile__maps_stacks_free(s);
+    }
+    return err;
+}
+
+static int finish_once(bool wait)
+{
+    int err = -ESRCH;
+    uint32_t none = 0;
+    if (stile__session != NULL &&
+        atomic_compare_exchange_strong_explicit(&starting, &none, stile__raw_gettid(), memory_order_acquire,
+                                                memory_order_relaxed)) {
+        err = finish(stile__session, wait);
+        atomic_store_explicit(&starting, 0, memory_order_release);
+    }
+    return err;
+}
+
+int stile__session_stop(void)
+{
+    int saved_errno = errno;
+    int err = finish_once(true);
+    stile__mask_restore();
+    errno = saved_errno;
+    return err;
+}
+
+/* Another thread may be ending the session this moment: the process must not go before it has. But it may also be this
+ * very thread, in a signal handler that interrupted the wait: then the file is asked for already, and that is all. */
+static void ending_wait(void)
+{
+    uint32_t self = stile__raw_gettid(), owner;
+    for (int ms = 0; ms < EXIT_WAIT_MS; ms++) {
+        owner = atomic_load_explicit(&starting, memory_order_acquire);
+        if (owner == 0 || owner == self)
+            return;
+        stile__raw_sleep_ns(1000000);
+    }
+}
+
+void stile__session_exit(void)
+{
+    struct stile__session *s = stile__session;
+    int saved_errno = errno;
+
+    /* A vfork child runs here in its parent's memory: its end is not the parent's. */
+    if (s == NULL || s->pid != stile__raw_getpid())
+        return;
+    /* Nobody but the root waits for the file. */
+    if (finish_once(collector.root_pid == s->pid) == -ESRCH)
+        ending_wait();
+    errno = saved_errno;
+}
+
+void stile__session_fork_prepare(void)
+{
+    uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
+    struct stile__thread *t = &stile__thread;
+    t->fork_mask = mask;
+    struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
+    if (r != NULL) {
+        if (t->slot != NULL && t->region == r)
+            stile__stack_lock(&t->slot->stack_lock, t->tid);
+        stile__session_leave(stile__session, stile__thread_shard());
+    }
+}
+
+void stile__session_fork_parent(void)
+{
+    struct stile__thread *t = &stile__thread;
+    uint64_t mask = t->fork_mask;
+    struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
+    if (r != NULL) {
+        if (t->slot != NULL && t->region == r)
+            stile__stack_unlock(&t->slot->stack_lock);
+        stile__session_leave(stile__session, stile__thread_shard());
+    }
+    stile__raw_sigmask(SIG_SETMASK, mask);
+}
+
+void stile__session_fork_child(void)
+{
+    uint64_t mask = stile__thread.fork_mask;
+    bool was_profiled = stile__thread.region != NULL || stile__thread.slot != NULL;
+
+    /* The region is not inherited, and its page was wiped. The thread is another one now, on the same stack. */
+    stile__thread.slot = NULL;
+    stile__thread.region = NULL;
+    atomic_store_explicit(&starting, 0, memory_order_relaxed);
+    collector.hidden = 0;
+    stile__signal_owner_set(stile__raw_getpid());
+    /* All signals are blocked by us here: what the program believes of its mask is what it believed before. */
+    bool blocks = stile__thread.program_blocks;
+    if (was_profiled)
+        stile__session_start(&kept_options, STILE__ORIGIN_FORK);
+    stile__thread.program_blocks = blocks;
+    stile__raw_sigmask(SIG_SETMASK, mask);
+}
+
+pid_t stile__session_hidden_child(void)
+{
+    return collector.hidden;
+}

@@ -1,0 +1,92 @@
+/* One profile of one process image: from start to stop, or to the end of the process. */
+#ifndef STILE_AGENT_SESSION_H
+#define STILE_AGENT_SESSION_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "profiler/region/layout.h"
+
+#define STILE__SHARDS 32
+
+/* Memory that a stack may lie in; see stile__maps_stacks. */
+struct stile__bounds {
+    uintptr_t lo, hi; /* hi is exclusive */
+};
+
+/* The way to the region. It lies in a page that fork wipes (MADV_WIPEONFORK), as the region itself is not inherited
+ * (MADV_DONTFORK): a child made by a raw clone finds zeros here, and so no region, whoever made it.
+ *
+ * Invariant: the region is unmapped only when `region` is NULL and then all `inside` were seen zero. Whoever
+ * touches the region, handler or not, is between stile__session_enter and stile__session_leave. */
+struct stile__session {
+    _Atomic(struct stile__region *) region; /* NULL: no session */
+    uint32_t slot_max, block_max;           /* constant while region is set */
+    uint64_t period_ns;
+    int32_t pid;
+    int32_t signal;
+    _Atomic bool signal_taken; /* the program handles our signal itself now: no clock runs any more */
+    const struct stile__bounds
+        *stacks; /* for threads older than the session; private memory, never freed early */
+    uint32_t n_stacks;
+    struct {
+        _Alignas(64) _Atomic uint32_t inside;
+    } shards[STILE__SHARDS];
+};
+
+/* Set once, before the first session; the page itself is never unmapped. NULL: this process was never profiled. */
+extern struct stile__session *stile__session;
+
+/* Enters and returns the region, or NULL (then there is nothing to leave). Async-signal-safe. `shard` spreads the
+ * threads over cache lines: any number that differs between threads.
+ * The increment and the load are sequentially consistent, as are the exchange of `region` and the reads of `inside`
+ * in stile__session_quiesce: either we see NULL, or the stopper sees us. */
+static inline struct stile__region *stile__session_enter(struct stile__session *s, uint32_t shard)
+{
+    if (s == NULL || atomic_load_explicit(&s->region, memory_order_relaxed) == NULL)
+        return NULL;
+    atomic_fetch_add_explicit(&s->shards[shard % STILE__SHARDS].inside, 1, memory_order_seq_cst);
+    struct stile__region *r = atomic_load_explicit(&s->region, memory_order_seq_cst);
+    if (r == NULL)
+        atomic_fetch_sub_explicit(&s->shards[shard % STILE__SHARDS].inside, 1, memory_order_release);
+    return r;
+}
+
+/* Async-signal-safe. Release pairs with the stopper's read of `inside`. */
+static inline void stile__session_leave(struct stile__session *s, uint32_t shard)
+{
+    atomic_fetch_sub_explicit(&s->shards[shard % STILE__SHARDS].inside, 1, memory_order_release);
+}
+
+struct stile__options;
+
+enum stile__origin {
+    STILE__ORIGIN_START, /* the program's start, or stile_profile_start */
+    STILE__ORIGIN_FORK   /* the child of a fork, in its only thread */
+};
+
+/* Starts a session in this process. Normal context. Returns 0 or -errno after one line about what is wrong
+ * (unless quiet). */
+int stile__session_start(const struct stile__options *options, enum stile__origin origin);
+
+/* Asks the collector for the file, and waits for it, bounded. Returns 0 or -errno, as stile_profile_flush. */
+int stile__session_flush(void);
+
+/* Ends the session: no more ticks; waits for the file, bounded. Returns as stile_profile_stop. */
+int stile__session_stop(void);
+
+/* The process is about to end in normal context. Leaves what the collector needs; the root of the tree also waits
+ * for the file. Idempotent; does nothing in a vfork child. */
+void stile__session_exit(void);
+
+/* Around fork: nothing of ours happens to this thread in between, and the child starts anew. */
+void stile__session_fork_prepare(void);
+void stile__session_fork_parent(void);
+void stile__session_fork_child(void);
+
+/* The collector if it is this process's child (the program is pid 1) and has to be hidden from its waits, or 0. */
+pid_t stile__session_hidden_child(void);
+
+#endif

@@ -1,0 +1,63 @@
+/* Threads and their slots. */
+#ifndef STILE_AGENT_THREADS_H
+#define STILE_AGENT_THREADS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "profiler/agent/session.h"
+
+/* What a thread knows of itself. Initial-exec TLS: reached from the handler without any call.
+ * Owned by its thread; the handler of the same thread may set slot and id when they are NULL and 0. */
+struct stile__thread {
+    struct stile__slot *slot; /* NULL: not sampled; valid only inside the session that has `region` */
+    struct stile__region *region;
+    uint64_t id; /* what our timer's signals carry: generation << 32 | slot index */
+    uint32_t tid;
+    struct stile__bounds stack;
+    uint64_t fork_mask;  /* the real signal mask while all signals are blocked around fork */
+    bool program_blocks; /* the program believes that it has blocked our signal in this thread */
+    uint8_t exit_rounds; /* rounds of thread-specific data destruction seen */
+};
+extern _Thread_local struct stile__thread stile__thread __attribute__((tls_model("initial-exec")));
+
+/* A number that differs between threads, for stile__session_enter. Async-signal-safe. */
+static inline uint32_t stile__thread_shard(void)
+{
+    return (uint32_t)((uintptr_t)&stile__thread >> 12);
+}
+
+/* One-time set-up (the key whose destructor sees threads end). Returns 0 or -errno. */
+int stile__threads_init(void);
+
+/* Gives the calling thread a slot and a running clock, and opens our signal in its mask. Called with a session.
+ * Failures are counted in the region: the thread runs unsampled. */
+void stile__thread_enter(void);
+
+/* Takes the calling thread's slot and clock away, leaving its final words for the collector. Idempotent. */
+void stile__thread_leave(void);
+
+/* Takes the calling thread's ticks that are due and were not delivered. */
+void stile__thread_settle(void);
+
+/* Gives slots and clocks to all other threads of the process; they bind to them in their first signal. */
+void stile__threads_enter_others(void);
+
+/* Stops the clocks of all threads. The slots stay for the collector. */
+void stile__threads_stop(struct stile__region *r, uint32_t slot_max);
+
+/* Counts, for each thread whose clock was stopped, the ticks that were due and not delivered: the kernel looks at the
+ * clocks at its own ticks only. Nobody may be inside the session. */
+void stile__threads_settle(struct stile__region *r, uint32_t slot_max, uint64_t period_ns);
+
+/* Starts a CPU clock for thread tid that delivers `signal` carrying id, first after a uniformly random part of the
+ * period. own: tid is the caller. Returns the kernel's timer id, or -errno; *first_due_ns is the thread's CPU time at
+ * which the first tick is due. */
+int stile__clock_start(uint32_t tid, bool own, int signal, uint64_t id, uint64_t period_ns,
+                       uint64_t *first_due_ns);
+
+/* CPU time of a thread of this process, ns; 0 if it is gone. */
+uint64_t stile__clock_read(uint32_t tid, bool own);
+void stile__clock_stop(int timer_id);
+
+#endif
