@@ -1,0 +1,52 @@
+/* The call tree of one process and the weight on it. Collector, normal context.
+ *
+ * A node is a frame under its caller: the path to the root is the stack. Nodes are only ever added, and have indices,
+ * so a stack can be kept as the index of its leaf. */
+#ifndef STILE_COLLECTOR_CALL_TREE_H
+#define STILE_COLLECTOR_CALL_TREE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CALL_TREE_ROOT 0u
+#define CALL_TREE_REASON                                                                                     \
+    (UINT32_MAX - 1) /* as `mapping`: a bracketed frame, address is the enum stile__reason */
+
+struct call_node {
+    uint64_t address; /* as pprof wants it: callers' return address - 1 */
+    uint32_t mapping; /* index into the process's mappings, MAPPING_NONE, or CALL_TREE_REASON */
+    uint32_t parent;
+};
+
+/* The weight of one stack on one thread. */
+struct call_sample {
+    uint32_t node;
+    uint32_t thread;
+    uint64_t ticks, ns;
+};
+
+struct call_index { /* open addressing; 0: empty, else index + 1 */
+    uint32_t *cells;
+    uint32_t mask;
+};
+
+struct call_tree {
+    struct call_node *nodes;
+    uint32_t n_nodes, cap_nodes;
+    struct call_index node_index;
+    struct call_sample *samples;
+    uint32_t n_samples, cap_samples;
+    struct call_index sample_index;
+};
+
+/* 0 or -ENOMEM. */
+int call_tree_init(struct call_tree *t);
+void call_tree_free(struct call_tree *t);
+
+/* The child of a node for a frame, added if new. CALL_TREE_ROOT without memory. */
+uint32_t call_tree_child(struct call_tree *t, uint32_t parent, uint32_t mapping, uint64_t address);
+
+/* Adds weight to a stack of a thread. 0 or -ENOMEM. */
+int call_tree_add(struct call_tree *t, uint32_t node, uint32_t thread, uint64_t ticks, uint64_t ns);
+
+#endif

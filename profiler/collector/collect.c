@@ -1,0 +1,353 @@
+/* The collector's main loop: hears of processes, drains them, sees them end, has their files written. One thread;
+ * nothing in it waits longer than one round. */
+#include "profiler/collector/collect.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "profiler/collector/names.h"
+#include "profiler/collector/process.h"
+#include "profiler/collector/writers.h"
+
+#define LISTENER_FD   3
+#define LINGER_NS     300000000ull   /* after the last process: a child may just be saying hello */
+#define FIRST_WAIT_NS 10000000000ull /* for the first process */
+#define STATUS_NS     500000000ull
+#define IMAGE_NS      250000000ull /* between looks whether images are still there */
+#define CHECKPOINT_NS 1000000000ull
+#define CLIENTS_MAX   16
+#define ROUND_MS_MAX  50
+#define ROUND_MS_MIN  4
+#define RING_RECORDS  32u /* snapshot records that fit a ring */
+
+struct client {
+    int fd;
+    int32_t ended_pid; /* its command, 0 while that runs */
+};
+
+static struct {
+    struct process *processes;
+    struct client clients[CLIENTS_MAX];
+    int n_clients;
+    struct stile__status total; /* of processes that are gone */
+    char first_path[PATH_MAX];
+    int first_error;
+    char first_message[512];
+    bool any, had_client;
+    uint64_t last_busy_ns, last_status_ns, last_image_ns, last_checkpoint_ns;
+} c;
+
+static bool readable(int fd)
+{
+    struct pollfd p = {fd, POLLIN, 0};
+    return poll(&p, 1, 0) == 1;
+}
+
+static struct process *process_of(pid_t pid)
+{
+    for (struct process *p = c.processes; p != NULL; p = p->next)
+        if (p->pid == pid)
+            return p;
+    return NULL;
+}
+
+static void hello_take(const struct stile__hello *hello, size_t size, const int *fds, pid_t pid)
+{
+    struct hello_text text;
+    const char *why;
+
+    if (!hello_parse(hello, size, &text)) {
+        for (int i = 0; i < STILE__HELLO_FDS; i++)
+            close(fds[i]);
+        return;
+    }
+    struct process *earlier = process_of(pid);
+    if (earlier != NULL &&
+        readable(earlier->pidfd)) { /* not its exec: the pid of a dead process, used again */
+        process_end(earlier);
+        names_release(pid);
+        earlier = NULL;
+    }
+    struct process *p = process_new(hello, fds, pid, &why);
+    if (p == NULL)
+        return;
+    bool restarted = earlier != NULL && earlier->state == PROCESS_DONE &&
+                     atomic_load_explicit(&earlier->region->finish_request, memory_order_relaxed) != 0;
+    names_assign(p, &text, restarted ? NULL : earlier);
+    if (earlier != NULL)
+        process_end(earlier);
+    snprintf(p->command, sizeof p->command, "%s", text.text[STILE__HELLO_COMMAND]);
+    snprintf(p->clock, sizeof p->clock, "%s", text.text[STILE__HELLO_CLOCK]);
+    if (!c.any)
+        snprintf(c.first_path, sizeof c.first_path, "%s", p->path);
+    c.any = true;
+    p->next = c.processes;
+    c.processes = p;
+}
+
+static void client_add(int fd)
+{
+    if (c.n_clients == CLIENTS_MAX) {
+        close(fd);
+        return;
+    }
+    c.had_client = true;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    c.clients[c.n_clients++] = (struct client){.fd = fd};
+}
+
+/* Descriptors of a message: all of a hello's, or none. */
+static bool descriptors_take(struct msghdr *msg, int *fds)
+{
+    int n = 0;
+    for (struct cmsghdr *m = CMSG_FIRSTHDR(msg); m != NULL; m = CMSG_NXTHDR(msg, m))
+        if (m->cmsg_level == SOL_SOCKET && m->cmsg_type == SCM_RIGHTS)
+            for (size_t i = 0; i < (m->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+                int fd;
+                memcpy(&fd, CMSG_DATA(m) + i * sizeof fd, sizeof fd);
+                if (n < STILE__HELLO_FDS)
+                    fds[n++] = fd;
+                else
+                    close(fd);
+            }
+    if (n == STILE__HELLO_FDS)
+        return true;
+    while (n > 0)
+        close(fds[--n]);
+    return false;
+}
+
+/* One connection: a message, and for all but clients the end. */
+static void connection_take(int fd)
+{
+    static struct stile__hello hello;
+    union {
+        char bytes[CMSG_SPACE(8 * sizeof(int))];
+        struct cmsghdr align;
+    } control;
+    struct iovec iov = {&hello, sizeof hello};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control.bytes};
+    struct ucred peer;
+    socklen_t peer_len = sizeof peer;
+    struct timeval patience = {.tv_usec = 100000};
+    int fds[STILE__HELLO_FDS];
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_len) != 0 ||
+        (peer.uid != geteuid() && peer.uid != 0 && geteuid() != 0))
+        goto out;
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    ssize_t n;
+    while ((n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR)
+        ; /* a writer has ended */
+    bool with_fds = n > 0 && descriptors_take(&msg, fds);
+    if (n >= (ssize_t)sizeof hello.type && hello.type == STILE__MESSAGE_CLIENT && !with_fds) {
+        client_add(fd);
+        return;
+    }
+    if (with_fds && hello.type == STILE__MESSAGE_HELLO)
+        hello_take(&hello, (size_t)n, fds, peer.pid);
+    else if (with_fds)
+        for (int i = 0; i < STILE__HELLO_FDS; i++)
+            close(fds[i]);
+out:
+    close(fd);
+}
+
+static void listener_take(void)
+{
+    int fd;
+    while ((fd = accept4(LISTENER_FD, NULL, NULL, SOCK_CLOEXEC)) >= 0)
+        connection_take(fd);
+}
+
+static void status_add(struct stile__status *s, const struct process *p)
+{
+    s->ticks += p->ticks;
+    s->cpu_ns += p->cpu_ns;
+    s->signals += p->signals;
+    s->processes++;
+    s->files += p->wrote;
+    for (int i = 0; i < STILE__REASON_COUNT; i++)
+        s->bracketed_ns[i] += p->reason_ns[i];
+    if (p->wrote && p->cpu_ns > s->busiest_ns) {
+        s->busiest_ns = p->cpu_ns;
+        snprintf(s->busiest, sizeof s->busiest, "%s", p->path);
+    }
+}
+
+static void status_fill(struct stile__status *s)
+{
+    *s = c.total;
+    for (const struct process *p = c.processes; p != NULL; p = p->next)
+        status_add(s, p);
+    s->error = c.first_error;
+    snprintf(s->path, sizeof s->path, "%s", c.first_path);
+    snprintf(s->message, sizeof s->message, "%s", c.first_message);
+}
+
+static void client_drop(int i)
+{
+    close(c.clients[i].fd);
+    c.clients[i] = c.clients[--c.n_clients];
+}
+
+/* Whether all that has ended is written, the command's own process too. */
+static bool settled(int32_t pid)
+{
+    for (const struct process *p = c.processes; p != NULL; p = p->next)
+        if (p->state == PROCESS_ENDED || p->state == PROCESS_WRITING ||
+            (p->pid == pid && p->state != PROCESS_DONE))
+            return false;
+    return true;
+}
+
+/* Reads what clients say and tells them how things stand. A client that is gone is forgotten. */
+static void clients_serve(uint64_t now)
+{
+    static struct stile__status s;
+    bool due = now - c.last_status_ns > STATUS_NS;
+
+    for (int i = 0; i < c.n_clients; i++) {
+        uint32_t said[2];
+        ssize_t n = recv(c.clients[i].fd, said, sizeof said, MSG_DONTWAIT);
+        if (n == sizeof said && said[0] == STILE__MESSAGE_CLIENT_END)
+            c.clients[i].ended_pid = (int32_t)said[1];
+        bool final = c.clients[i].ended_pid != 0 && settled(c.clients[i].ended_pid);
+        if (n == 0 || (n < 0 && errno != EAGAIN)) {
+            client_drop(i--);
+            continue;
+        }
+        if (!due && !final)
+            continue;
+        status_fill(&s);
+        s.final = final;
+        send(c.clients[i].fd, &s, sizeof s, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (final)
+            client_drop(i--);
+    }
+    if (due)
+        c.last_status_ns = now;
+}
+
+static void forget(struct process **at)
+{
+    struct process *p = *at;
+    status_add(&c.total, p);
+    names_release(p->pid);
+    *at = p->next;
+    process_free(p);
+}
+
+/* One look at one process. */
+static void process_round(struct process *p, uint64_t now, bool look_at_images)
+{
+    int error = 0;
+
+    atomic_fetch_add_explicit(&p->region->heartbeat, 1, memory_order_relaxed);
+    if (p->state == PROCESS_ACTIVE) {
+        bool finish = atomic_load_explicit(&p->region->finish_request, memory_order_acquire) != 0;
+        bool dead = readable(p->pidfd);
+        if (finish || dead || (look_at_images && process_image_gone(p)))
+            process_end(p);
+        else
+            process_drain(p);
+        p->flush_wanted = atomic_load_explicit(&p->region->flush_request, memory_order_acquire);
+        /* With pid 1 its whole namespace dies, we too: what there is is kept on disk while it lives. */
+        if (p->own_pid == 1 && now - c.last_checkpoint_ns > CHECKPOINT_NS &&
+            p->flush_writing == p->flush_wanted) {
+            c.last_checkpoint_ns = now;
+            p->flush_writing--;
+        }
+    }
+    if (writer_check(p, &error) && error != 0 && c.first_error == 0) {
+        c.first_error = error;
+        snprintf(c.first_message, sizeof c.first_message, "cannot write %.*s: %s", 400, p->path,
+                 strerror(-error));
+    }
+}
+
+static void processes_round(uint64_t now)
+{
+    bool look = now - c.last_image_ns > IMAGE_NS;
+    if (look)
+        c.last_image_ns = now;
+    for (struct process **at = &c.processes; *at != NULL;) {
+        struct process *p = *at;
+        process_round(p, now, look);
+        /* Kept until its pid is free: what it execs takes its name over. */
+        if (p->state == PROCESS_DONE && readable(p->pidfd))
+            forget(at);
+        else
+            at = &p->next;
+    }
+    writers_start_due(c.processes);
+}
+
+/* How long a round may take so that no ring overflows at twice the rate. */
+static int round_ms(void)
+{
+    int ms = ROUND_MS_MAX;
+    for (const struct process *p = c.processes; p != NULL; p = p->next)
+        if (p->state == PROCESS_ACTIVE && (int)(RING_RECORDS * 1000 / (4 * p->hz)) < ms)
+            ms = (int)(RING_RECORDS * 1000 / (4 * p->hz));
+    if (writers_running() != 0)
+        ms = ROUND_MS_MIN;
+    return ms < ROUND_MS_MIN ? ROUND_MS_MIN : ms;
+}
+
+static bool over(uint64_t now)
+{
+    bool live = c.n_clients != 0;
+    for (const struct process *p = c.processes; p != NULL; p = p->next)
+        live = live || p->state != PROCESS_DONE;
+    if (live)
+        c.last_busy_ns = now;
+    return now - c.last_busy_ns > (c.any || c.had_client ? LINGER_NS : FIRST_WAIT_NS);
+}
+
+/* A writer's end cuts the wait short: somebody may be waiting for its file. */
+static void child_ended(int signal)
+{
+    (void)signal;
+}
+
+int stile__collect(void)
+{
+    struct sigaction on_child = {.sa_handler = child_ended, .sa_flags = SA_NOCLDSTOP};
+    struct stat_check {
+        int type;
+        socklen_t len;
+    } s = {.len = sizeof s.type};
+
+    if (getsockopt(LISTENER_FD, SOL_SOCKET, SO_TYPE, &s.type, &s.len) != 0 || s.type != SOCK_SEQPACKET) {
+        fputs("stile collect: started by a profiled program, not by hand\n", stderr);
+        return 2;
+    }
+    prctl(PR_SET_NAME, "stile");
+    signal(SIGPIPE, SIG_IGN);
+    sigaction(SIGCHLD, &on_child, NULL);
+    fcntl(LISTENER_FD, F_SETFL, O_NONBLOCK);
+    fcntl(LISTENER_FD, F_SETFD, FD_CLOEXEC);
+    c.last_busy_ns = now_mono_ns();
+    for (;;) {
+        struct pollfd fds[1 + CLIENTS_MAX] = {{LISTENER_FD, POLLIN, 0}};
+        for (int i = 0; i < c.n_clients; i++)
+            fds[1 + i] = (struct pollfd){c.clients[i].fd, POLLIN, 0};
+        poll(fds, (nfds_t)c.n_clients + 1, round_ms());
+        uint64_t now = now_mono_ns();
+        listener_take();
+        processes_round(now);
+        clients_serve(now);
+        if (over(now))
+            return 0;
+    }
+}

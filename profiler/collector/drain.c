@@ -1,0 +1,250 @@
+/* Rings to call tree: every record that the handlers left becomes weight on a stack. Collector, normal context.
+ * The program can write anything into its region at any time: a record is copied first, then checked, then used. */
+#include "profiler/collector/process.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "profiler/region/check.h"
+
+#define FRAMES_MAX   (STILE__SNAPSHOT_MAX / 8 + STILE__RING_CELLS * 8)
+#define MAPS_SHARE   50
+#define NAMES_EVERY  1000000000ull           /* ns between looks at the names of its threads */
+#define TICK_NS_MAX  (3600ull * 1000000000u) /* numbers come from the program: more in one tick is nonsense */
+#define BLOCKS_AGAIN 2u                      /* factor by which the pool grows when it was too small */
+
+/* One record, out of the program's reach. */
+union copy {
+    struct stile__record record;
+    uint8_t bytes[STILE__RING_BYTES];
+};
+
+static void comm_read(const struct process *p, struct thread_seen *t)
+{
+    char path[64], name[32];
+    snprintf(path, sizeof path, "/proc/%d/task/%u/comm", (int)p->pid, t->tid);
+    FILE *f = fopen(path, "re");
+    if (f == NULL)
+        return;
+    if (fgets(name, sizeof name, f) != NULL) {
+        name[strcspn(name, "\n")] = '\0';
+        snprintf(t->comm, sizeof t->comm, "%.16s", name);
+    }
+    fclose(f);
+}
+
+/* The thread that has slot i now, or UINT32_MAX without memory. */
+static uint32_t thread_of(struct process *p, const struct stile__slot *slot, uint32_t i)
+{
+    uint32_t generation = atomic_load_explicit(&slot->generation, memory_order_relaxed);
+    uint32_t have = p->slots[i].thread;
+    if (have != 0 && p->threads[have - 1].generation == generation)
+        return have - 1;
+    if (p->n_threads == p->cap_threads) {
+        uint32_t cap = p->cap_threads != 0 ? p->cap_threads * 2 : 16;
+        struct thread_seen *more = realloc(p->threads, cap * sizeof *more);
+        if (more == NULL)
+            return UINT32_MAX;
+        p->threads = more;
+        p->cap_threads = cap;
+    }
+    struct thread_seen *t = &p->threads[p->n_threads];
+    memset(t, 0, sizeof *t);
+    t->tid = atomic_load_explicit(&slot->tid, memory_order_relaxed);
+    t->generation = generation;
+    snprintf(t->comm, sizeof t->comm, "%.16s", slot->comm);
+    comm_read(p, t);
+    p->slots[i] = (struct slot_seen){.thread = p->n_threads + 1};
+    return p->n_threads++;
+}
+
+/* Gathers a chain of blocks and gives them back. Bounded whatever the links say. Returns the bytes gathered. */
+static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t len)
+{
+    size_t have = 0;
+    uint32_t i = first;
+    for (unsigned n = 0; n <= STILE__SNAPSHOT_MAX / STILE__BLOCK_DATA && i < p->block_max; n++) {
+        /* Read once: the program may write what it likes between two reads. */
+        const volatile struct stile__block *b = stile__region_block(p->region, p->slot_max, i);
+        uint32_t next = b->next, used = b->used;
+        if (used > STILE__BLOCK_DATA)
+            used = STILE__BLOCK_DATA;
+        if (used > len - have)
+            used = (uint32_t)(len - have);
+        memcpy(to + have, (const void *)b->data, used);
+        have += used;
+        /* Release pairs with block_take's acquire: we have read it. */
+        atomic_fetch_and_explicit(&p->region->blocks_used[i / 64], ~(1ull << i % 64), memory_order_release);
+        i = next;
+    }
+    return have;
+}
+
+/* Adds a stack, leaf first, under its reason if it is not whole. */
+static void stack_add(struct process *p, uint32_t thread, const uint64_t *frames, size_t n,
+                      enum stile__reason reason, uint64_t ticks, uint64_t ns)
+{
+    uint32_t node = CALL_TREE_ROOT;
+    if (reason != STILE__REASON_NONE)
+        node = call_tree_child(&p->tree, node, CALL_TREE_REASON, reason);
+    for (size_t i = n; i-- > 0;)
+        node = call_tree_child(&p->tree, node, mappings_find_ever(&p->mappings, frames[i]), frames[i]);
+    call_tree_add(&p->tree, node, thread, ticks, ns);
+    p->ticks += ticks;
+    p->cpu_ns += ns;
+    p->reason_ticks[reason] += ticks;
+    p->reason_ns[reason] += ns;
+}
+
+static void record_add(struct process *p, uint32_t thread, const struct stile__record *r)
+{
+    static uint64_t frames[FRAMES_MAX];
+    static uint8_t stack[STILE__SNAPSHOT_MAX];
+    enum stile__reason reason = r->reason;
+    size_t n = r->n_new;
+
+    memcpy(frames, r->words, n * sizeof *frames);
+    if (r->block != STILE__BLOCK_NONE) {
+        enum stile__reason walk_reason;
+        struct snapshot s = {.start = r->stack_start, .bytes = stack};
+        memcpy(s.regs, r->words + n, sizeof s.regs);
+        s.len = blocks_take(p, r->block, stack, r->stack_len);
+        n += unwinder_walk(p->unwinder, &s, frames + n, FRAMES_MAX - n, &walk_reason);
+        /* A snapshot that was cut may still reach the outermost frame; if it does not, the cut is why. */
+        reason = walk_reason == STILE__REASON_NONE || reason == STILE__REASON_NONE ? walk_reason : reason;
+    }
+    uint64_t ticks = r->ticks, ns = ticks * p->period_ns;
+    if (ns <= TICK_NS_MAX)
+        stack_add(p, thread, frames, n, reason, ticks, ns);
+}
+
+/* Takes what lies in one ring. Returns false if it is damaged. */
+static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
+{
+    static union copy c;
+    const struct stile__cell *ring = stile__region_ring(p->region, p->slot_max, i);
+    uint64_t head = atomic_load_explicit(&slot->head, memory_order_acquire); /* C, pairs with B */
+    uint64_t tail = atomic_load_explicit(&slot->tail, memory_order_relaxed); /* own word */
+
+    if (head == tail)
+        return true;
+    if (head - tail > STILE__RING_CELLS) {
+        p->damage = "a ring holds more than it can";
+        return false;
+    }
+    uint32_t thread = thread_of(p, slot, i);
+    while (tail != head && thread != UINT32_MAX) {
+        uint32_t at = (uint32_t)(tail % STILE__RING_CELLS);
+        uint64_t room = STILE__RING_CELLS - at < head - tail ? STILE__RING_CELLS - at : head - tail;
+        memcpy(c.bytes, &ring[at], room * STILE__CELL_BYTES);
+        p->damage = stile__record_check(&c.record, room, p->block_max);
+        if (p->damage != NULL)
+            return false;
+        if (!c.record.is_pad)
+            record_add(p, thread, &c.record);
+        tail += c.record.cells;
+        atomic_store_explicit(&slot->tail, tail, memory_order_release); /* D, pairs with A */
+    }
+    return true;
+}
+
+/* Ticks that found the ring full, and the count of signals, since the last look. */
+static void counters_take(struct process *p, const struct stile__slot *slot, uint32_t i)
+{
+    uint64_t signals = atomic_load_explicit(&slot->signals, memory_order_relaxed);
+    uint64_t ticks = atomic_load_explicit(&slot->lost_ticks, memory_order_relaxed);
+    uint64_t ns = atomic_load_explicit(&slot->lost_ns, memory_order_relaxed);
+    uint32_t thread = signals != 0 ? thread_of(p, slot, i) : UINT32_MAX;
+    struct slot_seen *seen = &p->slots[i];
+
+    if (thread == UINT32_MAX)
+        return;
+    if (ns - seen->lost_ns != 0 && ns - seen->lost_ns <= TICK_NS_MAX)
+        stack_add(p, thread, NULL, 0, STILE__REASON_BUFFER_FULL, ticks - seen->lost_ticks,
+                  ns - seen->lost_ns);
+    p->signals += signals - seen->signals;
+    *seen = (struct slot_seen){thread + 1, ticks, ns, signals};
+}
+
+/* Ticks that were still due when a thread's clock was stopped from outside. */
+static void missed_take(struct process *p, struct stile__slot *slot, uint32_t i)
+{
+    uint64_t missed = atomic_exchange_explicit(&slot->missed_ticks, 0, memory_order_relaxed);
+    uint32_t thread = missed != 0 ? thread_of(p, slot, i) : UINT32_MAX;
+    if (thread != UINT32_MAX && missed <= TICK_NS_MAX / p->period_ns)
+        stack_add(p, thread, NULL, 0, STILE__REASON_UNSAMPLED, missed, missed * p->period_ns);
+}
+
+static void slot_drain(struct process *p, uint32_t i)
+{
+    struct stile__slot *slot = stile__region_slot(p->region, i);
+    /* Acquire pairs with slot_start's and slot_close's release. Read before the ring: what a thread wrote before it
+     * was marked as exited is then seen. */
+    uint32_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
+
+    if (state != STILE__SLOT_LIVE && state != STILE__SLOT_EXITED)
+        return;
+    if (!ring_drain(p, slot, i))
+        return;
+    counters_take(p, slot, i);
+    missed_take(p, slot, i);
+    if (state == STILE__SLOT_EXITED) {
+        uint32_t t = p->slots[i].thread - 1;
+        if (t != UINT32_MAX &&
+            p->threads[t].generation == atomic_load_explicit(&slot->generation, memory_order_relaxed))
+            snprintf(p->threads[t].comm, sizeof p->threads[t].comm, "%.16s", slot->comm);
+        p->slots[i] = (struct slot_seen){0}; /* its tid may live again under another name */
+        /* Release pairs with slot_try's acquire: we are done with the ring. */
+        atomic_store_explicit(&slot->state, STILE__SLOT_FREE, memory_order_release);
+    }
+}
+
+/* Blocks in use now; the drain has not given any back yet. */
+static uint32_t blocks_in_use(const struct process *p)
+{
+    uint32_t n = 0;
+    for (uint32_t w = 0; w < p->block_max / 64; w++)
+        n += (uint32_t)__builtin_popcountll(
+            atomic_load_explicit(&p->region->blocks_used[w], memory_order_relaxed));
+    return n;
+}
+
+/* The pool grows when more than half of it was in use at once, or when it was not enough. */
+static void blocks_check(struct process *p, uint32_t in_use)
+{
+    uint32_t ready = atomic_load_explicit(&p->region->blocks_ready, memory_order_relaxed);
+    uint64_t failed = atomic_load_explicit(&p->region->blocks_short, memory_order_relaxed);
+    if (failed != p->blocks_short || in_use > ready / 2)
+        process_blocks_grow(p, ready < p->block_max / BLOCKS_AGAIN ? BLOCKS_AGAIN * ready : p->block_max);
+    p->blocks_short = failed;
+}
+
+void process_drain(struct process *p)
+{
+    uint64_t now = now_mono_ns(), before = p->ticks;
+
+    if (p->damage != NULL)
+        return;
+    p->maps_fresh = false;
+    uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_acquire);
+    if (used > p->slot_max) {
+        p->damage = "more thread slots are in use than there are";
+        return;
+    }
+    uint32_t in_use = blocks_in_use(p);
+    for (uint32_t i = 0; i < used && p->damage == NULL; i++)
+        slot_drain(p, i);
+    blocks_check(p, in_use);
+    if (p->ticks == before)
+        return;
+    /* Libraries come and go at the same addresses: look as often as costs one part in fifty at most. */
+    if (!p->maps_fresh && now - p->maps_read_ns > p->maps_cost_ns * MAPS_SHARE)
+        process_maps_refresh(p);
+    if (now - p->comm_read_ns > NAMES_EVERY) {
+        for (uint32_t i = 0; i < used; i++)
+            if (p->slots[i].thread != 0)
+                comm_read(p, &p->threads[p->slots[i].thread - 1]);
+        p->comm_read_ns = now;
+    }
+}

@@ -1,0 +1,71 @@
+/* Modules (files) and mappings (where a process had them), with history: a mapping that is gone keeps its number, so
+ * that what was sampled in it keeps its name. Collector, normal context. */
+#ifndef STILE_COLLECTOR_MODULES_H
+#define STILE_COLLECTOR_MODULES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
+
+#include "profiler/collector/elf_file.h"
+
+struct stile__symbol_module;
+
+/* One file, shared by all processes of the tree that map it. A few that nobody maps any more are kept for the next. */
+struct module {
+    dev_t dev;
+    ino_t ino;
+    struct timespec changed; /* mtime: a file may be rewritten in place */
+    off_t size;
+    uint32_t users; /* mappings that refer to it */
+    char *path;
+    struct elf_file elf;
+    struct stile__symbol_module *symbols; /* in a writer process: what it has looked up, for its next file */
+    struct module *next;
+};
+
+/* An executable mapping of one process. */
+struct mapping {
+    uint64_t start, end, offset;
+    dev_t dev;
+    ino_t ino;
+    char *path;                      /* "" when anonymous; owned by the table */
+    struct module *module;           /* NULL: no file to read */
+    uint64_t bias;                   /* runtime address - virtual address in the module */
+    uint64_t image_start, image_end; /* runtime range of the whole module, for reads of its data */
+};
+
+struct mapping_table {
+    struct mapping *all; /* history, in the order seen; indices never change */
+    uint32_t n_all, cap_all;
+    uint32_t *live; /* indices of the current ones, ascending by start */
+    uint32_t n_live;
+    uint32_t generation; /* counts changes that took a mapping away */
+    /* Called when an address is in no current mapping: looks at the maps again, at most once a drain. */
+    void (*refresh)(void *arg);
+    void *refresh_arg;
+    pid_t pid; /* as the collector sees it, to open files in the process's own root; 0 if unknown */
+};
+
+#define MAPPING_NONE UINT32_MAX
+
+void mappings_init(struct mapping_table *t, pid_t pid);
+void mappings_free(struct mapping_table *t);
+
+/* Takes the executable lines of a /proc/PID/maps text as the current state. Lines that cannot be parsed are
+ * skipped. Returns 0 or -ENOMEM. */
+int mappings_update(struct mapping_table *t, const char *text, size_t len);
+
+/* The current mapping that has an address, as an index into `all`, or MAPPING_NONE. */
+uint32_t mappings_find(const struct mapping_table *t, uint64_t address);
+
+/* The same, or the latest one that ever had it. Code made at run time comes and goes between looks at the maps. */
+uint32_t mappings_find_ever(const struct mapping_table *t, uint64_t address);
+
+/* Reads the word at a runtime address from the file that is mapped there. A program may map a part of a file a second
+ * time elsewhere (node does), and the rest of the file is then not beside it: mapping `first` is asked first. */
+bool mappings_read_word(const struct mapping_table *t, uint32_t first, uint64_t address, uint64_t *word);
+
+#endif

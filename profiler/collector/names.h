@@ -1,0 +1,28 @@
+/* Which file each process of the tree writes. Collector, normal context.
+ *
+ * The first process that names a path owns it. Another one that means the same path writes NAME.PID.pb.gz beside it.
+ * After an exec in place the last image owns the name; earlier ones become NAME.PID.N.pb.gz. */
+#ifndef STILE_COLLECTOR_NAMES_H
+#define STILE_COLLECTOR_NAMES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "profiler/collector/process.h"
+
+/* What a hello says, as strings into it. False if they do not fill it exactly. */
+struct hello_text {
+    const char *text[STILE__HELLO_TEXTS];
+};
+bool hello_parse(const struct stile__hello *hello, size_t size, struct hello_text *out);
+
+/* Sets p->path and p->owns_path. earlier: the image that this pid had before, or NULL; it gives its path away. */
+void names_assign(struct process *p, const struct hello_text *hello, struct process *earlier);
+
+/* The pid is free for another process: it has no claim to what this one owned. */
+void names_release(pid_t pid);
+
+/* NAME.MIDDLE.pb.gz of NAME.pb.gz. */
+void names_insert(const char *path, const char *middle, char *out, size_t size);
+
+#endif

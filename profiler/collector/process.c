@@ -1,0 +1,235 @@
+/* A process comes, is looked at, and goes: its region, maps and answers. Collector, normal context. */
+#include "profiler/collector/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "profiler/region/check.h"
+
+#define BLOCKS_AT_LEAST 16u         /* 256 KiB: what a deep stack takes; more comes when it is used */
+#define MAPS_BYTES_MAX  (64u << 20) /* no program has so many mappings; what we were handed may be anything */
+
+uint64_t now_mono_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static const char *region_map(struct process *p, int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) != 0 || st.st_size < (off_t)sizeof(struct stile__region))
+        return "the region is smaller than its header";
+    /* A file that could shrink under us would be a SIGBUS here. */
+    if ((fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK) == 0 || fcntl(fd, F_GET_SEALS) < 0)
+        return "the region is not sealed";
+    p->region_size = (uint64_t)st.st_size;
+    void *at = mmap(NULL, p->region_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    if (at == MAP_FAILED)
+        return "the region cannot be mapped";
+    p->region = at;
+    const char *why = stile__region_check(p->region, p->region_size, &p->slot_max, &p->block_max);
+    if (why != NULL)
+        return why;
+    p->hz = p->region->hz;
+    p->period_ns = p->region->period_ns;
+    p->start_unix_ns = p->region->start_unix_ns;
+    p->start_mono_ns = p->region->start_mono_ns;
+    /* Read again from shared memory: checked again. */
+    return p->period_ns == 0 || p->hz == 0 || p->hz > STILE__REGION_HZ_MAX
+               ? "the region's sampling rate is out of range"
+               : NULL;
+}
+
+void process_blocks_grow(struct process *p, uint32_t want)
+{
+    struct stile__region_layout l = stile__region_layout(p->slot_max, p->block_max);
+    uint32_t ready = atomic_load_explicit(&p->region->blocks_ready, memory_order_relaxed);
+    if (want > p->block_max)
+        want = p->block_max;
+    if (ready >= want)
+        return;
+    char *from = (char *)p->region + l.blocks + (uint64_t)ready * STILE__BLOCK_SIZE;
+    if (madvise(from, (uint64_t)(want - ready) * STILE__BLOCK_SIZE, MADV_POPULATE_WRITE) == 0)
+        atomic_store_explicit(&p->region->blocks_ready, want,
+                              memory_order_release); /* pairs with block_take's load */
+}
+
+static void refresh_once(void *arg)
+{
+    struct process *p = arg;
+    if (!p->maps_fresh)
+        process_maps_refresh(p);
+}
+
+static const char *set_up(struct process *p, const int *fds)
+{
+    const char *why = region_map(p, fds[STILE__HELLO_FD_REGION]);
+    if (why != NULL)
+        return why;
+    mappings_init(&p->mappings, p->pid);
+    p->mappings.refresh = refresh_once;
+    p->mappings.refresh_arg = p;
+    p->unwinder = unwinder_new(&p->mappings);
+    p->slots = calloc(p->slot_max, sizeof *p->slots); /* zeroed pages are not there until they are used */
+    if (p->unwinder == NULL || p->slots == NULL || call_tree_init(&p->tree) != 0)
+        return "the collector has no memory";
+    process_blocks_grow(p, BLOCKS_AT_LEAST);
+    return NULL;
+}
+
+struct process *process_new(const struct stile__hello *hello, const int *fds, pid_t pid, const char **why)
+{
+    struct process *p = calloc(1, sizeof *p);
+    *why = "the collector has no memory";
+    if (p == NULL) {
+        for (int i = 0; i < STILE__HELLO_FDS; i++)
+            close(fds[i]);
+        return NULL;
+    }
+    p->pid = pid;
+    p->own_pid = hello->pid;
+    p->pidfd = fds[STILE__HELLO_FD_PIDFD];
+    p->maps_fd = fds[STILE__HELLO_FD_MAPS];
+    *why = set_up(p, fds);
+    close(fds[STILE__HELLO_FD_REGION]);
+    if (*why != NULL) {
+        process_free(p);
+        return NULL;
+    }
+    process_maps_refresh(p);
+    return p;
+}
+
+void process_free(struct process *p)
+{
+    if (p->region != NULL)
+        munmap(p->region, p->region_size);
+    unwinder_free(p->unwinder);
+    mappings_free(&p->mappings);
+    call_tree_free(&p->tree);
+    free(p->threads);
+    free(p->slots);
+    close(p->pidfd);
+    if (p->maps_fd >= 0)
+        close(p->maps_fd);
+    free(p);
+}
+
+/* The newest generation of the modules text, if there is one that was not taken yet. */
+static void modules_text_take(struct process *p)
+{
+    uint32_t len =
+        atomic_load_explicit(&p->region->modules_len, memory_order_acquire); /* pairs with publish */
+    if (len <= p->modules_seen || len > STILE__MODULES_BYTES)
+        return;
+    char *text = malloc(len);
+    if (text == NULL)
+        return;
+    memcpy(text, stile__region_modules(p->region), len);
+    uint32_t from = p->modules_seen;
+    for (uint32_t i = from; i + 1 < len; i++)
+        if (text[i] == '@' && text[i + 1] == '\n' && (i == 0 || text[i - 1] == '\n'))
+            from = i + 2;
+    mappings_update(&p->mappings, text + from, len - from);
+    p->modules_seen = len;
+    free(text);
+}
+
+/* /proc/PID/maps by the descriptor that the program opened: it stays with the image, and reads empty after it. */
+static void maps_file_take(struct process *p)
+{
+    size_t have = 0, cap = 64u << 10;
+    char *text = malloc(cap);
+    ssize_t n;
+
+    if (text == NULL || lseek(p->maps_fd, 0, SEEK_SET) != 0)
+        goto out;
+    while ((n = read(p->maps_fd, text + have, cap - have)) > 0 && have < MAPS_BYTES_MAX) {
+        have += (size_t)n;
+        if (cap - have < 8192) {
+            char *bigger = realloc(text, cap * 2);
+            if (bigger == NULL)
+                goto out;
+            text = bigger;
+            cap *= 2;
+        }
+    }
+    if (n == 0 && have > 0)
+        mappings_update(&p->mappings, text, have);
+out:
+    free(text);
+}
+
+void process_maps_refresh(struct process *p)
+{
+    uint64_t start = now_mono_ns();
+    modules_text_take(p);
+    if (p->maps_fd >= 0)
+        maps_file_take(p);
+    p->maps_fresh = true;
+    p->maps_read_ns = now_mono_ns();
+    p->maps_cost_ns = p->maps_read_ns - start;
+}
+
+bool process_image_gone(const struct process *p)
+{
+    char byte;
+    return p->maps_fd >= 0 && pread(p->maps_fd, &byte, 1, 0) == 0;
+}
+
+void process_end(struct process *p)
+{
+    if (p->state != PROCESS_ACTIVE)
+        return;
+    if (p->damage == NULL)
+        process_maps_refresh(p);
+    process_drain(p);
+    p->end_mono_ns = now_mono_ns();
+    p->state = PROCESS_ENDED;
+    /* What only the walk needed; many processes may be waiting for their files. */
+    unwinder_free(p->unwinder);
+    p->unwinder = NULL;
+    free(p->slots);
+    p->slots = NULL;
+    if (p->maps_fd >= 0)
+        close(p->maps_fd);
+    p->maps_fd = -1;
+    p->mappings.refresh = NULL;
+}
+
+static void wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+static void message_set(struct process *p, const char *message)
+{
+    snprintf(p->region->message, sizeof p->region->message, "%s", message != NULL ? message : "");
+}
+
+void process_answer_finish(struct process *p, bool failed, const char *message)
+{
+    message_set(p, message);
+    /* Release: whoever sees the state sees the message and the file. */
+    atomic_store_explicit(&p->region->finish_state, failed ? STILE__FINISH_FAILED : STILE__FINISH_WRITTEN,
+                          memory_order_release);
+    wake(&p->region->finish_state);
+}
+
+void process_answer_flush(struct process *p, uint32_t request, const char *message)
+{
+    message_set(p, message);
+    atomic_store_explicit(&p->region->flush_done, request, memory_order_release);
+    wake(&p->region->flush_done);
+}

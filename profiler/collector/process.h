@@ -1,0 +1,110 @@
+/* One profiled process image, as the collector knows it. Collector, normal context, single-threaded. */
+#ifndef STILE_COLLECTOR_PROCESS_H
+#define STILE_COLLECTOR_PROCESS_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "profiler/collector/call_tree.h"
+#include "profiler/collector/modules.h"
+#include "profiler/collector/unwinder.h"
+#include "profiler/region/hello.h"
+#include "profiler/region/layout.h"
+
+/* A thread that was seen; its number stays when its slot is used again. */
+struct thread_seen {
+    uint32_t tid;
+    uint32_t generation;
+    char comm[17];
+};
+
+/* What was last seen of a slot: its counters belong to the handler, so the collector takes differences. */
+struct slot_seen {
+    uint32_t thread; /* 1 + index into threads of its present generation, or 0 */
+    uint64_t lost_ticks, lost_ns, signals;
+};
+
+enum process_state {
+    PROCESS_ACTIVE, /* its rings are drained */
+    PROCESS_ENDED,  /* drained for the last time; the file is due */
+    PROCESS_WRITING,
+    PROCESS_DONE /* the file is there, or none was due; kept while its pid lives, for what it execs */
+};
+
+struct process {
+    struct process *next;
+    enum process_state state;
+    pid_t pid;       /* as the collector sees it */
+    int32_t own_pid; /* as the program sees it */
+    int pidfd, maps_fd;
+    struct slot_seen *slots;
+
+    struct stile__region *region;
+    uint64_t region_size;
+    uint32_t slot_max, block_max; /* as checked; the region's own words are not read again */
+    uint64_t period_ns, start_unix_ns, start_mono_ns;
+    uint32_t hz;
+    const char *damage; /* what was wrong with the region, or NULL; it is not read any more */
+
+    struct mapping_table mappings;
+    uint32_t modules_seen; /* bytes of modules text already taken */
+    uint64_t maps_read_ns; /* CLOCK_MONOTONIC when maps were last read */
+    uint64_t maps_cost_ns; /* what reading them took */
+    bool maps_fresh;       /* read in this drain already */
+    struct unwinder *unwinder;
+    struct call_tree tree;
+
+    struct thread_seen *threads;
+    uint32_t n_threads, cap_threads;
+    uint64_t comm_read_ns;
+
+    uint64_t ticks, cpu_ns, signals;
+    uint64_t reason_ticks[STILE__REASON_COUNT], reason_ns[STILE__REASON_COUNT];
+    uint64_t blocks_short;
+    uint64_t end_mono_ns; /* when it was drained for the last time */
+
+    char path[PATH_MAX]; /* where its file goes */
+    bool owns_path;  /* the path is the one that the user named: a file is written even without a sample */
+    bool wrote;      /* a file is there */
+    unsigned images; /* images that this pid has exec'd before this one */
+    char command[4096];
+    char clock[128];
+
+    pid_t writer; /* process that writes the file, 0 for none */
+    struct batch *batch;
+    unsigned batch_index, writer_tries;
+    bool writer_final, writer_unnamed;
+    uint64_t writer_since_ns;
+    uint32_t flush_wanted, flush_writing;
+};
+
+uint64_t now_mono_ns(void);
+
+/* Takes over a region and the descriptors of a hello (closed on failure, too). NULL, and *why is set, if the region
+ * cannot be used or without memory. */
+struct process *process_new(const struct stile__hello *hello, const int *fds, pid_t pid, const char **why);
+void process_free(struct process *p);
+
+/* Reads what the program's maps say now, and what the region's modules text says. */
+void process_maps_refresh(struct process *p);
+
+/* Takes all records out of the rings into the call tree. */
+void process_drain(struct process *p);
+
+/* Makes `want` snapshot blocks ready, or as many as there can be. The collector populates them, so the program pays
+ * nothing for it. */
+void process_blocks_grow(struct process *p, uint32_t want);
+
+/* The last drain, when the program's end or wish is known. */
+void process_end(struct process *p);
+
+/* True if the image is gone though the process lives: it has exec'd. */
+bool process_image_gone(const struct process *p);
+
+/* Tells the program what became of its file; message may be NULL. */
+void process_answer_finish(struct process *p, bool failed, const char *message);
+void process_answer_flush(struct process *p, uint32_t request, const char *message);
+
+#endif

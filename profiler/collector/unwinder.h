@@ -1,0 +1,32 @@
+/* Walks a stack snapshot with libunwind, as if from outside the process. Collector, normal context. */
+#ifndef STILE_COLLECTOR_UNWINDER_H
+#define STILE_COLLECTOR_UNWINDER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "profiler/collector/modules.h"
+#include "profiler/region/record.h"
+
+struct unwinder; /* one per process image: libunwind caches by address */
+
+/* What to walk: registers in DWARF order, and memory. */
+struct snapshot {
+    uint64_t regs[STILE__REG_COUNT];
+    uint64_t start; /* runtime address of bytes[0] */
+    const uint8_t *bytes;
+    size_t len;
+};
+
+/* mappings must outlive the unwinder. NULL without memory. */
+struct unwinder *unwinder_new(const struct mapping_table *mappings);
+void unwinder_free(struct unwinder *u);
+
+/* Walks to the outermost frame. Writes at most max addresses, leaf first: the leaf's own, callers' return address
+ * minus one, except above a signal frame, where it is the interrupted instruction's. Returns how many; *reason says
+ * why the walk ended before the end, or STILE__REASON_NONE. */
+size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *addresses, size_t max,
+                     enum stile__reason *reason);
+
+#endif

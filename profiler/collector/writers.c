@@ -1,0 +1,199 @@
+/* Forks the process that writes a file: the collector's memory as it is then, while the collector drains on.
+ * Collector, normal context. */
+#include "profiler/collector/writers.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "profiler/collector/profile_write.h"
+
+#define BATCH_MAX   64u /* files that one writer writes, sharing what it has looked up */
+#define WRITERS_MAX 2u  /* at once: the program wants its processors, too */
+#define WRITER_NS_MAX                                                                                        \
+    60000000000ull /* a writer that is still looking for names then is ended and goes without */
+
+static unsigned running;
+
+/* One writer process and what it has to write. The results are shared memory: 0, or 1 + errno once a member is done.
+ * Freed when the writer has been reaped and every member has looked. */
+struct batch {
+    pid_t pid;
+    bool reaped;
+    unsigned members;
+    _Atomic int results[BATCH_MAX];
+};
+
+unsigned writers_running(void)
+{
+    return running;
+}
+
+/* A process without a sample writes only the file that the user named. */
+static bool file_due(const struct process *p)
+{
+    return p->owns_path || p->ticks != 0;
+}
+
+static bool awaited(const struct process *p)
+{
+    return atomic_load_explicit(&p->region->finish_request, memory_order_relaxed) != 0;
+}
+
+static void writer_main(struct process **members, unsigned n, struct batch *b)
+{
+    for (unsigned i = 0; i < n; i++) {
+        int err = profile_write(members[i], members[i]->path, !members[i]->writer_unnamed);
+        atomic_store_explicit(&b->results[i], 1 - err,
+                              memory_order_release); /* pairs with writer_check's load */
+    }
+    _exit(0);
+}
+
+/* No process to be had: written here without names, or the profiles are lost. */
+static void write_here(struct process **members, unsigned n, struct batch *b)
+{
+    for (unsigned i = 0; i < n; i++)
+        atomic_store_explicit(&b->results[i], 1 - profile_write(members[i], members[i]->path, false),
+                              memory_order_release);
+    b->reaped = true;
+}
+
+static void writer_fork(struct process **members, unsigned n, bool final)
+{
+    struct batch *b =
+        mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0); /* zeroed */
+    if (b == MAP_FAILED)
+        return; /* tried again in the next round */
+    b->members = n;
+    for (unsigned i = 0; i < n; i++) {
+        struct process *p = members[i];
+        p->batch = b;
+        p->batch_index = i;
+        p->writer_final = final;
+        p->writer_since_ns = now_mono_ns();
+        if (final)
+            p->state = PROCESS_WRITING;
+        else
+            p->flush_writing = p->flush_wanted;
+    }
+    pid_t pid = fork();
+    if (pid == 0)
+        writer_main(members, n, b);
+    b->pid = pid; /* by the collector only: this memory is the writer's, too */
+    if (pid < 0)
+        write_here(members, n, b);
+    else
+        running++;
+    for (unsigned i = 0; i < n; i++)
+        members[i]->writer = pid;
+}
+
+void writer_start_due(struct process *p)
+{
+    /* Somebody waits for the file of a process that asked for it: that one goes first. */
+    if (p->writer != 0 || (running >= WRITERS_MAX && !awaited(p)))
+        return;
+    if (p->state == PROCESS_ENDED && !file_due(p)) {
+        process_answer_finish(p, false, NULL);
+        p->state = PROCESS_DONE;
+    } else if (p->state == PROCESS_ENDED) {
+        writer_fork(&p, 1, true);
+    } else if (p->state == PROCESS_ACTIVE && p->flush_wanted != p->flush_writing) {
+        writer_fork(&p, 1, false);
+    }
+}
+
+void writers_start_due(struct process *list)
+{
+    struct process *members[BATCH_MAX];
+    unsigned n = 0;
+
+    for (struct process *p = list; p != NULL; p = p->next)
+        if (awaited(p) || p->state == PROCESS_ACTIVE || !file_due(p) || p->writer_tries != 0)
+            writer_start_due(p);
+    if (running >= WRITERS_MAX)
+        return;
+    for (struct process *p = list; p != NULL && n < BATCH_MAX; p = p->next)
+        if (p->state == PROCESS_ENDED && p->writer == 0 && p->writer_tries == 0)
+            members[n++] = p;
+    if (n != 0)
+        writer_fork(members, n, true);
+}
+
+static void batch_reap(struct batch *b)
+{
+    int status;
+    if (!b->reaped && waitpid(b->pid, &status, WNOHANG) == b->pid) {
+        b->reaped = true;
+        running--;
+    }
+}
+
+static void batch_leave(struct process *p)
+{
+    struct batch *b = p->batch;
+    p->batch = NULL;
+    p->writer = 0;
+    if (--b->members != 0)
+        return;
+    /* The last one's result may be there a moment before the end of the process. */
+    if (!b->reaped) {
+        waitpid(b->pid, NULL, 0);
+        running--;
+    }
+    munmap(b, sizeof *b);
+}
+
+/* The writer ended before this file was done: of a broken debug file, perhaps, so it is tried alone, and then without
+ * names. */
+static void writer_again(struct process *p)
+{
+    bool final = p->writer_final, alone = p->batch->members == 1 || p->writer_tries != 0;
+    batch_leave(p);
+    p->writer_tries++;
+    p->writer_unnamed = alone;
+    if (final)
+        p->state = PROCESS_ENDED;
+    else
+        p->flush_writing = p->flush_wanted - 1;
+    writer_start_due(p);
+}
+
+bool writer_check(struct process *p, int *error)
+{
+    struct batch *b = p->batch;
+    char message[PATH_MAX + 128] = "";
+
+    if (b == NULL)
+        return false;
+    batch_reap(b);
+    int result = atomic_load_explicit(&b->results[p->batch_index], memory_order_acquire);
+    if (result == 0 && b->reaped && p->writer_tries < 3) {
+        writer_again(p);
+        return false;
+    }
+    if (result == 0 && !b->reaped) {
+        if (now_mono_ns() - p->writer_since_ns > WRITER_NS_MAX)
+            kill(b->pid, SIGKILL);
+        return false;
+    }
+    int err = result != 0 ? 1 - result : -EIO;
+    p->wrote = p->wrote || err == 0;
+    if (err != 0)
+        snprintf(message, sizeof message, "cannot write %s: %s", p->path, strerror(-err));
+    batch_leave(p);
+    if (p->writer_final) {
+        process_answer_finish(p, err != 0, message);
+        p->state = PROCESS_DONE;
+        *error = err;
+        return true;
+    }
+    process_answer_flush(p, p->flush_writing, message);
+    return false;
+}
