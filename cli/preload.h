@@ -1,0 +1,13 @@
+/* How libstile gets into a command, and what may keep it out. */
+#ifndef STILE_CLI_PRELOAD_H
+#define STILE_CLI_PRELOAD_H
+
+#include <stddef.h>
+
+/* The value of LD_PRELOAD that adds libstile.so to the present one. Returns 0, or -errno after one line. */
+int stile__preload_value(char *value, size_t size);
+
+/* Why a command that ran was not profiled, as far as its file tells: constant text. */
+const char *stile__preload_obstacle(const char *command);
+
+#endif

@@ -1,0 +1,382 @@
+/* `stile record`: starts a collector, runs a command with libstile preloaded, and is the collector's client. The
+ * collector is detached: whatever becomes of this process, the profile is written. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/preload.h"
+#include "profiler/agent/options.h"
+#include "profiler/agent/target.h"
+#include "profiler/region/hello.h"
+#include "profiler/region/launch.h"
+#include "profiler/region/record.h"
+
+#define PATIENCE_MS 3000 /* between two reports of the collector, which come twice a second */
+
+static const char usage[] =
+    "usage: stile record [-o FILE] [-F HZ] [--] COMMAND [ARGUMENT...]\n"
+    "\n"
+    "Runs COMMAND and writes a CPU profile of it, whichever way it ends. Its terminal, signals, output and "
+    "exit\n"
+    "status are its own.\n"
+    "\n"
+    "  -o, --output FILE      file to write, ending in .pb.gz or .pb, or a directory (default stile.pb.gz);\n"
+    "                         %p is the process id, %e the program, %t the unix time\n"
+    "  -F, --frequency HZ     samples per second of CPU time of each thread, 1 to 20000 (default 100)\n"
+    "  -h, --help             this text\n";
+
+struct run {
+    struct stile__options options; /* profile and hz */
+    char **command;
+    char name[STILE__NAME_MAX]; /* the collector's */
+    int client;                 /* socket to it, -1 once it is gone */
+    pid_t pid;
+    struct stile__status status;
+    struct timespec start;
+};
+
+static volatile sig_atomic_t forward_to;
+
+/* The terminal sends SIGINT and SIGQUIT to the command as well, and that is the kernel's doing. */
+static void forward(int signal, siginfo_t *info, void *context)
+{
+    (void)context;
+    if ((signal == SIGINT || signal == SIGQUIT) && info->si_code == SI_KERNEL)
+        return;
+    int saved_errno = errno;
+    if (forward_to > 0)
+        kill(forward_to, signal);
+    errno = saved_errno;
+}
+
+static int bad(const char *format, const char *what)
+{
+    fputs("stile record: ", stderr);
+    fprintf(stderr, format, what);
+    fputs("; see stile record --help\n", stderr);
+    return 2;
+}
+
+static int frequency_parse(const char *text, unsigned *hz)
+{
+    char *end;
+    errno = 0;
+    long n = strtol(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || n < 1 || n > STILE__HZ_MAX)
+        return -EINVAL;
+    *hz = (unsigned)n;
+    return 0;
+}
+
+/* Whether argv[*i] is option `shortname` or `longname`; then *value is the next word, or what stands behind '=', or ""
+ * if it is missing, and *i is its last word. */
+static bool option_is(int argc, char **argv, int *i, const char *shortname, const char *longname,
+                      const char **value)
+{
+    const char *word = argv[*i];
+    size_t n = strlen(longname);
+    if (strncmp(word, longname, n) == 0 && word[n] == '=') {
+        *value = word + n + 1;
+        return true;
+    }
+    if (strcmp(word, shortname) != 0 && strcmp(word, longname) != 0)
+        return false;
+    *value = *i + 1 < argc ? argv[++*i] : "";
+    return true;
+}
+
+/* Returns 0 to go on, -1 when the help was printed, else the exit status. */
+static int arguments_parse(int argc, char **argv, struct run *run)
+{
+    const char *output = "stile.pb.gz", *value;
+    int i = 1;
+
+    run->options.hz = 100;
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        if (strcmp(argv[i], "--") == 0) {
+            i++;
+            break;
+        }
+        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) {
+            fputs(usage, stdout);
+            return -1;
+        }
+        if (option_is(argc, argv, &i, "-o", "--output", &value))
+            output = value;
+        else if (option_is(argc, argv, &i, "-F", "--frequency", &value)) {
+            if (frequency_parse(value, &run->options.hz) != 0)
+                return bad("the frequency \"%s\" is not a number from 1 to 20000", value);
+        } else
+            return bad("unknown option %s", argv[i]);
+    }
+    if (i >= argc)
+        return bad("no command given%s", "");
+    run->command = argv + i;
+    if (stile__options_profile_set(&run->options, output) != 0)
+        return bad("the output \"%s\" does not end in .pb.gz or .pb and is no directory", output);
+    return 0;
+}
+
+/* The line that is known now rather than after the run. A path with a % is known only to the program itself. */
+static int output_check(const struct run *run)
+{
+    int err = strchr(run->options.profile, '%') != NULL ? 0 : stile__target_check(run->options.profile);
+    if (err == 0)
+        return 0;
+    fprintf(stderr, "stile record: cannot write %s: %s\n", run->options.profile,
+            err == -ELOOP    ? "it is a symbolic link, which is not followed"
+            : err == -EINVAL ? "it is not a regular file"
+                             : strerror(-err));
+    return 2;
+}
+
+static int collector_start(struct run *run)
+{
+    char self[PATH_MAX];
+    struct stile__launch launch = {.program = self};
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    int err = n < 0 ? -errno : 0;
+
+    if (err == 0) {
+        self[n] = '\0';
+        err = stile__launch_collector(&launch);
+    }
+    if (err == 0) {
+        memcpy(run->name, launch.name, sizeof run->name);
+        run->client = stile__launch_connect(run->name);
+        err = run->client < 0 ? run->client : 0;
+    }
+    uint32_t type = STILE__MESSAGE_CLIENT;
+    if (err == 0 && send(run->client, &type, sizeof type, MSG_NOSIGNAL) != sizeof type)
+        err = -errno;
+    if (err != 0)
+        fprintf(stderr, "stile record: cannot start the collector: %s\n", strerror(-err));
+    return err;
+}
+
+/* In the child: what makes the command a profiled program. Nothing of it is visible to this process. */
+static void command_exec(const struct run *run, const char *preload, const sigset_t *mask, int report)
+{
+    char text[128];
+    setenv("LD_PRELOAD", preload, 1);
+    setenv("PROFILE", run->options.profile, 1);
+    snprintf(text, sizeof text, "%u", run->options.hz);
+    setenv("PROFILE_HZ", text, 1);
+    snprintf(text, sizeof text, "%s@0", run->name); /* nobody in the tree waits for the file: we do */
+    setenv(STILE__ROOT_ENV, text, 1);
+    sigprocmask(SIG_SETMASK, mask, NULL);
+    execvp(run->command[0], run->command);
+    int err = errno;
+    if (write(report, &err, sizeof err) < 0)
+        _exit(127);
+    _exit(err == ENOENT ? 127 : 126);
+}
+
+/* Starts the command. Returns 0, or the exit status a shell would give for one that cannot be started. */
+static int command_start(struct run *run, const char *preload)
+{
+    int report[2], err = 0;
+    sigset_t held, mask;
+    struct sigaction act = {.sa_sigaction = forward, .sa_flags = SA_RESTART | SA_SIGINFO};
+    static const int forwarded[] = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGINT, SIGQUIT};
+
+    if (pipe2(report, O_CLOEXEC) != 0) {
+        fprintf(stderr, "stile record: %s\n", strerror(errno));
+        return 1;
+    }
+    /* A signal that comes before the command is there waits until it can be passed on. */
+    sigfillset(&held);
+    sigprocmask(SIG_SETMASK, &held, &mask);
+    clock_gettime(CLOCK_MONOTONIC, &run->start);
+    run->pid = fork();
+    if (run->pid == 0)
+        command_exec(run, preload, &mask, report[1]);
+    forward_to = run->pid;
+    for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++)
+        sigaction(forwarded[i], &act, NULL);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+    close(report[1]);
+    if (run->pid < 0)
+        err = errno;
+    else if (read(report[0], &err, sizeof err) == sizeof err)
+        waitpid(run->pid, NULL, 0);
+    else
+        err = 0;
+    close(report[0]);
+    if (err == 0)
+        return 0;
+    fprintf(stderr, "stile record: cannot run %s: %s\n", run->command[0], strerror(err));
+    return err == ENOENT ? 127 : 126;
+}
+
+static double seconds_since(const struct timespec *start)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)(now.tv_sec - start->tv_sec) + (double)(now.tv_nsec - start->tv_nsec) / 1e9;
+}
+
+/* Takes one report of the collector. False once it is gone. */
+static bool status_take(struct run *run)
+{
+    struct stile__status s;
+    ssize_t n = recv(run->client, &s, sizeof s, MSG_DONTWAIT);
+    if (n == (ssize_t)sizeof s) {
+        run->status = s;
+        return true;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    close(run->client);
+    run->client = -1;
+    return false;
+}
+
+static void status_line(const struct run *run)
+{
+    fprintf(stderr, "\r\033[K[stile] %.1f s: %llu samples, %.2f s of CPU time", seconds_since(&run->start),
+            (unsigned long long)run->status.ticks, (double)run->status.cpu_ns / 1e9);
+    fflush(stderr);
+}
+
+/* Waits for the command. Returns its wait status. */
+static int command_wait(struct run *run, bool live)
+{
+    int wait_status = 0;
+    int pidfd = (int)syscall(SYS_pidfd_open, run->pid, 0);
+
+    while (pidfd >= 0) {
+        struct pollfd fds[] = {{pidfd, POLLIN, 0}, {run->client, POLLIN, 0}};
+        if (poll(fds, 2, -1) < 0)
+            continue;
+        if (fds[0].revents != 0)
+            break;
+        if (fds[1].revents != 0 && status_take(run) && live)
+            status_line(run);
+    }
+    if (pidfd >= 0)
+        close(pidfd);
+    while (waitpid(run->pid, &wait_status, 0) < 0 && errno == EINTR)
+        ;
+    forward_to = 0;
+    if (live)
+        fputs("\r\033[K", stderr);
+    return wait_status;
+}
+
+static void file_wait(struct run *run)
+{
+    uint32_t said[2] = {STILE__MESSAGE_CLIENT_END, (uint32_t)run->pid};
+    struct pollfd fd = {run->client, POLLIN, 0};
+
+    if (run->client < 0 || send(run->client, said, sizeof said, MSG_NOSIGNAL) < 0)
+        return;
+    run->status.final = 0;
+    while (run->status.final == 0) {
+        int n = poll(&fd, 1, PATIENCE_MS);
+        if (n == 0 || (n < 0 && errno != EINTR) || (n > 0 && !status_take(run)))
+            return;
+    }
+}
+
+static void files_print(const struct run *run)
+{
+    const struct stile__status *s = &run->status;
+    /* The name as it was given, where that is all there is to it. */
+    const char *path = strchr(run->options.profile, '%') == NULL ? run->options.profile : s->path;
+    const char *see = path;
+
+    fprintf(stderr, "stile: wrote %s", path);
+    if (s->files > 1)
+        fprintf(stderr, " and %u more beside it, one for each child", s->files - 1);
+    if (s->busiest[0] != '\0' && strcmp(s->busiest, s->path) != 0) {
+        see = s->busiest;
+        fprintf(stderr, "; most of the time is in %s", see);
+    }
+    fprintf(stderr, "\nstile: see it with: stile top %s, or: go tool pprof -http=: %s\n", see, see);
+}
+
+static void summary_print(const struct run *run)
+{
+    const struct stile__status *s = &run->status;
+    double cpu = (double)s->cpu_ns / 1e9;
+
+    if (s->final == 0) {
+        fprintf(stderr, "stile: the collector %s; there may be no profile\n",
+                run->client < 0 ? "is gone" : "does not answer");
+        return;
+    }
+    if (s->path[0] == '\0') {
+        fprintf(stderr, "stile: %s was not profiled: %s\n", run->command[0],
+                stile__preload_obstacle(run->command[0]));
+        return;
+    }
+    if (s->error != 0) {
+        fprintf(stderr, "stile: %s\n", s->message);
+        return;
+    }
+    fprintf(stderr,
+            "stile: %llu samples, %.2f s of CPU time in %.2f s, %u process%s; %u Hz asked, %.1f/s taken\n",
+            (unsigned long long)s->ticks, cpu, seconds_since(&run->start), s->processes,
+            s->processes == 1 ? "" : "es", run->options.hz, s->cpu_ns != 0 ? (double)s->signals / cpu : 0.0);
+    for (int i = 1; i < STILE__REASON_COUNT; i++)
+        if (s->bracketed_ns[i] != 0)
+            fprintf(stderr, "stile: %s %.2f s\n", stile__reason_name((enum stile__reason)i),
+                    (double)s->bracketed_ns[i] / 1e9);
+    files_print(run);
+}
+
+/* Ends as the command ended, by the same signal if it was one. */
+static int end_as(int wait_status)
+{
+    if (WIFSIGNALED(wait_status)) {
+        struct rlimit no_core = {0, 0};
+        sigset_t all;
+        setrlimit(RLIMIT_CORE, &no_core); /* the command has dumped its own */
+        signal(WTERMSIG(wait_status), SIG_DFL);
+        sigemptyset(&all);
+        sigprocmask(SIG_SETMASK, &all, NULL);
+        raise(WTERMSIG(wait_status));
+        return 128 + WTERMSIG(wait_status);
+    }
+    return WEXITSTATUS(wait_status);
+}
+
+int stile__cmd_record(int argc, char **argv)
+{
+    static struct run run;
+    char preload[2 * PATH_MAX];
+
+    run.client = -1;
+    int status = arguments_parse(argc, argv, &run);
+    if (status != 0)
+        return status < 0 ? 0 : status;
+    status = output_check(&run);
+    if (status != 0)
+        return status;
+    if (stile__preload_value(preload, sizeof preload) != 0)
+        return 1;
+    if (collector_start(&run) != 0)
+        return 1;
+    status = command_start(&run, preload);
+    if (status != 0)
+        return status;
+    int wait_status = command_wait(&run, isatty(STDERR_FILENO));
+    file_wait(&run);
+    summary_print(&run);
+    return end_as(wait_status);
+}
