@@ -1,0 +1,38 @@
+"""C09: ITIMER_PROF survives an exec and kills the next program; per-thread clocks end with the old one."""
+
+import harness
+import pprof
+
+
+def test_the_next_program_is_not_killed(out):
+    """A program that knows nothing of us, static even, gets no SIGPROF."""
+    source = out.with_name("static.c")
+    source.write_text("#include <time.h>\nint main(void) { while (clock() < CLOCKS_PER_SEC / 2); return 5; }\n")
+    binary = out.with_name("static")
+    assert harness.run([harness.tool("gcc"), "-O2", "-static", "-o", binary, source]).status == 0
+    r = harness.run([harness.program("ending"), "300", "exec", binary], profile=out)
+    assert r.status == 5
+    found = harness.wait_until(
+        lambda: [f for f in out.parent.glob("*.pb.gz") if pprof.load(f).cum()["work_before_end"] > 0.2e9], 10)
+    assert found, list(out.parent.iterdir())
+
+
+def test_goes_on_if_exec_fails(out):
+    r = harness.run([harness.program("ending"), "300", "failed-exec"], profile=out)
+    assert r.status == 7
+    p = pprof.valid(out)
+    assert p.cum()["work_before_end"] > 0.2e9 and p.cum()["work_after_failed_exec"] > 0.1e9
+
+
+def test_a_long_chain(out):
+    """Each image has its file, the last one the name."""
+    argv = [harness.program("ending"), "100", "exit"]
+    for _ in range(9):
+        argv = [harness.program("ending"), "100", "exec", *argv]
+    with harness.Program(argv, profile=out) as app:
+        assert app.wait(60).status == 7
+        pid = app.pid
+    wanted = {out} | {harness.child_path(out, pid, n) for n in range(1, 10)}
+    for path in wanted:
+        assert pprof.valid(path).cum()["work_before_end"] > 50e6
+    assert set(out.parent.iterdir()) == wanted

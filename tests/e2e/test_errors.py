@@ -1,0 +1,286 @@
+"""What cannot be done is said once, in one line, and costs the program nothing."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import harness
+import pprof
+
+
+def app(*way):
+    return [harness.program("ending"), "100", *(way or ("exit",))]
+
+
+def assert_unprofiled(r, *words):
+    """The program ran as if nothing had been asked; one line says why."""
+    assert (r.status, r.out) == (7, b"working\ndone\n"), r
+    line = harness.one_line(r.err)
+    for word in words:
+        assert word in line, line
+    assert r.seconds < 15
+
+
+@pytest.mark.parametrize("hz", ["0", "-1", "1e9", "1000000000", "abc", "100x", " ", "99999999999999999999", "0x10",
+                                "1.5", "+-3"])
+def test_rate_that_is_none(out, hz):
+    r = harness.run(app(), profile=out, hz=hz)
+    assert_unprofiled(r, "PROFILE_HZ", hz)
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("hz", [1, 10, 99, 100, 250, 1000, 4000])
+def test_rate_that_is_one(out, hz):
+    """At 1 Hz too: in two seconds of CPU time there are one to three samples."""
+    ms = 2000 if hz == 1 else 400
+    r = harness.run([harness.program("ending"), ms, "exit"], profile=out, hz=hz)
+    assert (r.status, r.err) == (7, b"")
+    p = pprof.valid(out)
+    assert abs(p.ns - ms * 10**6) <= max(10**9 / hz * 1.1, 0.1 * ms * 10**6), p.ns
+    assert p.count * p.pb.period == pytest.approx(p.ns, rel=0.01)
+    assert any(f"{hz} Hz requested" in c for c in p.comments), p.comments
+
+
+@pytest.mark.parametrize("where", ["/nonexistent/directory/out.pb.gz", "/proc/out.pb.gz", "/etc/passwd/out.pb.gz",
+                                   "/dev/null/out.pb.gz"])
+def test_place_that_cannot_be_written(where):
+    assert_unprofiled(harness.run(app(), profile=where), where)
+    assert not Path(where).exists()
+
+
+def test_directory_without_permission(tmp_path):
+    """As another user where we are root, whom permissions do not bind."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    options = {}
+    if os.getuid() == 0:
+        for d in list(closed.parents)[:-1]:
+            if not d.stat().st_mode & stat.S_IXOTH:
+                d.chmod(d.stat().st_mode | stat.S_IXOTH)
+        if harness.run(app(), user=65534, group=65534, extra_groups=[]).status != 7:
+            pytest.skip("the build directory is not open to another user")
+        options = {"user": 65534, "group": 65534, "extra_groups": []}
+    r = harness.run(app(), profile=closed / "out.pb.gz", **options)
+    assert_unprofiled(r, str(closed))
+    assert list(closed.iterdir()) == []
+
+
+def test_directory_in_the_place_of_the_file(out):
+    out.mkdir()
+    assert_unprofiled(harness.run(app(), profile=out), str(out))
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["/dev/full", "/dev/null"])
+def test_device_behind_the_name(out, target):
+    """A device is not replaced, and neither is the link to it."""
+    out.symlink_to(target)
+    assert_unprofiled(harness.run(app(), profile=out), str(out))
+    assert out.is_symlink() and stat.S_ISCHR(os.stat(target).st_mode)
+
+
+def test_fifo_in_the_place_of_the_file(out):
+    os.mkfifo(out)
+    assert_unprofiled(harness.run(app(), profile=out), str(out))
+    assert stat.S_ISFIFO(os.stat(out).st_mode)
+
+
+def test_full_disk(tmp_path):
+    """Known only at the end: then there is one line, and no half a file."""
+    place = tmp_path / "small"
+    place.mkdir()
+    script = ('mount -t tmpfs -o size=16k tmpfs "$1" || exit 77\n'
+              'cat /dev/zero >"$1/fill" 2>/dev/null\n'
+              'place=$1; shift\n'
+              'env "$@"; status=$?\n'
+              'ls "$place" >&3\n'
+              'exit $status\n')
+    reader, writer = os.pipe()
+    argv = [harness.tool("unshare"), "--mount", "/bin/bash", "-c", script.replace(">&3", f">&{writer}"), "bash", place,
+            *harness.assignments(harness.profile_environment(place / "out.pb.gz")), *app()]
+    r = harness.run(argv, pass_fds=[writer])
+    os.close(writer)
+    listing = os.read(reader, 4096)
+    os.close(reader)
+    if r.status in (1, 77) and r.out == b"":
+        pytest.skip(f"no right to mount here: {r.err!r}")
+    assert_unprofiled(r, "out.pb.gz")
+    assert listing == b"fill\n"
+
+
+def test_file_size_limit(out):
+    """RLIMIT_FSIZE binds shared memory too, and going beyond it kills by SIGXFSZ."""
+    for blocks in (0, 8, 64, 1024):
+        script = f'ulimit -f {blocks}; exec "$@"'
+        r = harness.run(["/bin/bash", "-c", script, "bash", *app()], profile=out,
+                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert r.status == 7, (blocks, r)
+        if out.exists():
+            pprof.valid(out)
+            out.unlink()
+
+
+def test_few_descriptors(out):
+    """A small limit is no reason to fail the program."""
+    for limit in (4, 8, 16, 64):
+        script = f'ulimit -n {limit}; exec "$@"'
+        r = harness.run(["/bin/bash", "-c", script, "bash", *app()], profile=out)
+        assert (r.status, r.out) == (7, b"working\ndone\n"), (limit, r)
+        assert len(harness.lines(r.err)) <= 1
+        if not r.err:
+            pprof.valid(out)
+
+
+# --- stile record
+
+
+def record(*arguments, **options):
+    return harness.run([harness.STILE, "record", *arguments], timeout=60, **options)
+
+
+def assert_usage_error(r):
+    assert r.status == 2 and r.out == b"", r
+    return harness.one_line(r.err)
+
+
+@pytest.mark.parametrize("arguments", [
+    (), ("--",), ("-o",), ("-F",), ("-o", "x.pb.gz"), ("--nonsense",), ("-Z", "true"), ("--nonsense", "true"),
+    ("-F", "0", "true"), ("-F", "abc", "true"), ("-F", "-1", "true"), ("-F", "1e9", "true"),
+    ("-F", "99999999999999999999", "true")], ids=" ".join)
+def test_record_usage(out, arguments):
+    assert_usage_error(record(*arguments, cwd=out.parent))
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["/nonexistent/directory/out.pb.gz", "/etc/passwd/out.pb.gz", ""])
+def test_record_to_a_place_that_cannot_be_written(where):
+    assert_usage_error(record("-o", where, "--", "/bin/true"))
+
+
+@pytest.mark.parametrize("command,status", [("/nonexistent/program", 127), ("no-such-command-anywhere", 127),
+                                            ("/etc/passwd", 126), ("/", 126)])
+def test_record_command_that_cannot_run(out, command, status):
+    """As a shell has it."""
+    r = record("-o", out, "--", command, "x")
+    assert r.status == status and r.out == b"", r
+    assert command in harness.one_line(r.err)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_record_nothing_of_its_own_library(out, tmp_path):
+    """The tool alone, without libstile.so where it looks for it."""
+    (tmp_path / "bin").mkdir()
+    copy = tmp_path / "bin" / "stile"
+    shutil.copy(harness.STILE, copy)
+    r = harness.run([copy, "record", "-o", out, "--", *app()], timeout=60)
+    harness.one_line(r.err)
+    assert r.status != 0
+
+
+# --- stile top, and the tool itself
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    path = tmp_path_factory.mktemp("top") / "out.pb.gz"
+    harness.run([harness.program("split"), "2", "500"], profile=path)
+    return harness.wait_for_file(path)
+
+
+def top(path, *more):
+    return harness.run([harness.STILE, "top", *more, path], timeout=60)
+
+
+def test_top_of_what_is_not_there(tmp_path):
+    assert "nothing.pb.gz" in assert_usage_error(top(tmp_path / "nothing.pb.gz"))
+
+
+def test_top_of_a_directory(tmp_path):
+    assert_usage_error(top(tmp_path))
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\0", b"\x1f\x8b", b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"text that is no profile\n" * 100,
+    b"\x7fELF" + b"\0" * 1000, b"\n" * 100, b"\x0a\xff\xff\xff\xff\x0f", b"\x1f\x8b" + bytes(range(256)),
+    b"--- contention:\ncycles/second = 1\n"], ids=range(10))
+def test_top_of_what_is_no_profile(tmp_path, content):
+    path = tmp_path / "x.pb.gz"
+    path.write_bytes(content)
+    assert_usage_error(top(path))
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/etc/passwd", harness.PYTHON, ""])
+def test_top_of_what_is_foreign(path):
+    assert_usage_error(top(path))
+
+
+@pytest.mark.parametrize("keep", [1, 5, 10, 11, 18, 100, -1, -4, -8, -9, -100])
+def test_top_of_a_truncated_file(profile, tmp_path, keep):
+    data = profile.read_bytes()
+    path = tmp_path / "cut.pb.gz"
+    path.write_bytes(data[:keep])
+    assert_usage_error(top(path))
+
+
+def test_top_of_damaged_files(profile, tmp_path):
+    """Whatever the bytes say: a table, or one line. Both compressed and not, so that damage is seen by each layer."""
+    raw = pprof.load(profile).data
+    packed = profile.read_bytes()
+    for n in range(150):
+        data = bytearray(raw if n % 3 else packed)
+        for k in range(1 + n % 4):
+            data[(n * 7919 + k * 104729) % len(data)] ^= 1 << (n + k) % 8 | (0xFF if n % 5 == 0 else 0)
+        path = tmp_path / ("x.pb" if n % 3 else "x.pb.gz")
+        path.write_bytes(data)
+        r = top(path)
+        assert r.status in (0, 2), (n, r)
+        if r.status == 2:
+            harness.one_line(r.err)
+
+
+def test_top_of_a_bomb(tmp_path):
+    """A small file that unpacks to 2 GiB: refused, or at least no crash and no endless wait."""
+    path = tmp_path / "bomb.pb.gz"
+    with open(path, "wb") as f:
+        zeros = subprocess.Popen(["head", "-c", str(2 << 30), "/dev/zero"], stdout=subprocess.PIPE)
+        subprocess.run(["gzip", "-1"], stdin=zeros.stdout, stdout=f, check=True)
+        zeros.stdout.close()
+        zeros.wait()
+    assert_usage_error(top(path))
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("--nonsense",), ("top",), ("top", "--nonsense", "x"),
+                                       ("top", "-n", "abc", "x"), ("top", "-n", "-1", "x"), ("top", "a", "b")],
+                         ids=" ".join)
+def test_usage(arguments):
+    assert_usage_error(harness.run([harness.STILE, *arguments], timeout=60))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("help",), ("record", "--help"), ("top", "--help"),
+                                       ("--version",)], ids=" ".join)
+def test_help(arguments):
+    r = harness.run([harness.STILE, *arguments], timeout=60)
+    assert r.status == 0 and r.err == b"" and r.out
+    if "top" in arguments:
+        assert all(option in r.out for option in (b"-n", b"--cum", b"--lines"))
+    if "record" in arguments:
+        assert all(option in r.out for option in (b"-o", b"-F"))
+
+
+def test_output_that_cannot_be_written():
+    """A table that went nowhere is no success."""
+    with open("/dev/full", "wb") as full:
+        r = harness.run([harness.STILE, "--help"], stdout=full, timeout=60)
+    assert r.status != 0
+    harness.one_line(r.err)
+
+
+def test_collector_by_hand():
+    """Its verb is not for users: it says so, and does not hang."""
+    r = harness.run([harness.STILE, "collect"], timeout=20)
+    assert r.status == 2
+    harness.one_line(r.err)

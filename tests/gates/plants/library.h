@@ -1,0 +1,2 @@
+/* The public header of the planted libraries. */
+int stile_listed(void);

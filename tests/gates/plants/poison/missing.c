@@ -1,0 +1,2 @@
+/* Planted: handler code that does not include poison.h. */
+#include <stdlib.h>

@@ -1,0 +1,183 @@
+/* agent/options.c: what the environment may say, and what is somebody else's. */
+#include "tests/unit/support.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "profiler/agent/log.h"
+#include "profiler/agent/options.h"
+
+static struct stile__options o;
+
+static int fresh(void **state)
+{
+    (void)state;
+    memset(&o, 0, sizeof o);
+    unsetenv("PROFILE");
+    unsetenv("PROFILE_HZ");
+    unsetenv("PROFILE_COLLECTOR");
+    unsetenv("STILE_ROOT");
+    return 0;
+}
+
+/* Reads the environment; what it says about it goes to *said, to be freed. */
+static int read_options(char **said)
+{
+    stderr_begin();
+    stile__log_init();
+    int result = stile__options_read(&o);
+    *said = stderr_end();
+    return result;
+}
+
+static void silently(int expected)
+{
+    char *said;
+    int result = read_options(&said);
+    assert_string_equal(said, "");
+    assert_int_equal(result, expected);
+    free(said);
+}
+
+/* One line that names the variable, and no profile. */
+static void complains(const char *name)
+{
+    char *said;
+    assert_int_equal(read_options(&said), -EINVAL);
+    assert_int_equal(strncmp(said, "stile: ", 7), 0);
+    assert_non_null(strstr(said, name));
+    char *newline = strchr(said, '\n');
+    assert_non_null(newline);
+    assert_string_equal(newline, "\n");
+    free(said);
+}
+
+static void test_other_peoples_profile(void **state)
+{
+    static const char *const values[] = {
+        "", "release", "debug", ".pb.gz", ".pb", "pb.gz", "x.pb.gzip", "x.gz", "/nonexistent/directory"};
+    (void)state;
+    silently(0);
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        setenv("PROFILE", values[i], 1);
+        setenv("PROFILE_HZ", "nonsense", 1); /* not even looked at */
+        silently(0);
+    }
+}
+
+static void test_profiles(void **state)
+{
+    (void)state;
+    setenv("PROFILE", "x.pb.gz", 1);
+    silently(1);
+    assert_string_equal(o.profile, "x.pb.gz");
+    assert_int_equal(o.hz, 100);
+    assert_string_equal(o.collector, "");
+    assert_string_equal(o.root, "");
+    setenv("PROFILE", "/a/%p.pb", 1);
+    setenv("PROFILE_COLLECTOR", "/b/stile", 1);
+    setenv("STILE_ROOT", "stile-0@7", 1);
+    silently(1);
+    assert_string_equal(o.profile, "/a/%p.pb");
+    assert_string_equal(o.collector, "/b/stile");
+    assert_string_equal(o.root, "stile-0@7");
+}
+
+static void test_directory(void **state)
+{
+    char expected[4200];
+    (void)state;
+    const char *dir = scratch_path(".");
+    setenv("PROFILE", dir, 1);
+    silently(1);
+    snprintf(expected, sizeof expected, "%s/%%e.%%p.pb.gz", dir);
+    assert_string_equal(o.profile, expected);
+}
+
+static void test_frequencies(void **state)
+{
+    static const char *const good[] = {"1", "99", "20000"};
+    static const char *const bad[] = {
+        "",          "0", "-1", "20001", "100x", "x", "1.5", "0x10", "100 ", "1e3", "99999999999999999999",
+        "4294967396"};
+    (void)state;
+    setenv("PROFILE", "x.pb.gz", 1);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        setenv("PROFILE_HZ", good[i], 1);
+        silently(1);
+        assert_int_equal(o.hz, atoi(good[i]));
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        setenv("PROFILE_HZ", bad[i], 1);
+        complains("PROFILE_HZ=");
+    }
+}
+
+static void test_too_long(void **state)
+{
+    static char name[PATH_MAX + 64];
+    (void)state;
+    memset(name, 'a', sizeof name - 1);
+    strcpy(name + PATH_MAX - 3, ".pb"); /* PATH_MAX bytes and a NUL */
+    setenv("PROFILE", name, 1);
+    complains("PROFILE ");
+    strcpy(name + PATH_MAX - 4, ".pb");
+    setenv("PROFILE", name, 1);
+    silently(1);
+    assert_string_equal(o.profile, name);
+
+    strcpy(name + PATH_MAX, "a");
+    setenv("PROFILE", "x.pb", 1);
+    setenv("PROFILE_COLLECTOR", name, 1);
+    name[PATH_MAX - 4] = 'a';
+    name[PATH_MAX - 1] = 'a';
+    setenv("PROFILE_COLLECTOR", name, 1);
+    complains("PROFILE_COLLECTOR");
+    unsetenv("PROFILE_COLLECTOR");
+    name[sizeof o.root] = '\0'; /* a root that no ancestor of ours has written */
+    setenv("STILE_ROOT", name, 1);
+    silently(1);
+    assert_string_equal(o.root, "");
+}
+
+static void test_profile_set(void **state)
+{
+    (void)state;
+    assert_true(stile__options_is_profile("x.pb"));
+    assert_true(stile__options_is_profile("a/b.pb.gz"));
+    assert_false(stile__options_is_profile(".pb"));
+    assert_false(stile__options_is_profile("x.txt"));
+    assert_int_equal(stile__options_profile_set(&o, "x.txt"), -EINVAL);
+    assert_int_equal(stile__options_profile_set(&o, "/nonexistent"), -EINVAL);
+    assert_int_equal(stile__options_profile_set(&o, "x.pb"), 0);
+    assert_string_equal(o.profile, "x.pb");
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    scratch_make();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    scratch_remove();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_other_peoples_profile, fresh),
+        cmocka_unit_test_setup(test_profiles, fresh),
+        cmocka_unit_test_setup(test_directory, fresh),
+        cmocka_unit_test_setup(test_frequencies, fresh),
+        cmocka_unit_test_setup(test_too_long, fresh),
+        cmocka_unit_test_setup(test_profile_set, fresh),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}

@@ -1,0 +1,223 @@
+/* collector/profile_write.c: a whole file or none, and never anybody else's. */
+#include "tests/unit/support.h"
+#include "tests/unit/collector/hand_made.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "profiler/collector/profile_write.h"
+#include "proto/reader.h"
+
+static struct hand_made h;
+
+int a_name_to_find(int x);
+__attribute__((noinline, visibility("default"))) int a_name_to_find(int x)
+{
+    return printf("%d", x) + 1;
+}
+
+static int set_up(void **state)
+{
+    uint64_t frames[] = {(uintptr_t)&a_name_to_find + 4, (uintptr_t)&set_up + 1, 0x1234};
+    (void)state;
+    scratch_make();
+    hand_made_new(&h);
+    snprintf(h.process->command, sizeof h.process->command, "./app --fast");
+    hand_made_tick(&h, frames, 3, STILE__REASON_NONE, 3);
+    hand_made_tick(&h, frames, 1, STILE__REASON_TRUNCATED, 2);
+    process_drain(h.process);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    hand_made_free(&h);
+    scratch_remove();
+    return 0;
+}
+
+/* Files in the scratch directory: what is aside while it is written must not stay. */
+static unsigned files(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir(scratch_path("."));
+    struct dirent *e;
+    while ((e = readdir(d)) != NULL)
+        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    closedir(d);
+    return n;
+}
+
+static const char *name_at(const struct stile__profile *p, const Perftools__Profiles__Sample *s, size_t i)
+{
+    const Perftools__Profiles__Location *l =
+        p->pb->location[stile__profile_location_index(p, s->location_id[i])];
+    return l->n_line == 0
+               ? ""
+               : stile__profile_string(p, stile__profile_function(p, l->line[0]->function_id)->name);
+}
+
+static bool has_comment(const struct stile__profile *p, const char *text)
+{
+    for (size_t i = 0; i < p->pb->n_comment; i++)
+        if (strstr(stile__profile_string(p, p->pb->comment[i]), text) != NULL)
+            return true;
+    return false;
+}
+
+static void content_check(const char *path, bool named)
+{
+    struct stile__profile *p;
+    char err[512], self[4096] = "";
+
+    if (stile__profile_read(path, &p, err, sizeof err) != 0)
+        fail_msg("%s", err);
+    assert_int_equal(p->pb->n_sample_type, 2);
+    assert_string_equal(stile__profile_string(p, p->pb->sample_type[1]->type), "cpu");
+    assert_string_equal(stile__profile_string(p, p->pb->sample_type[1]->unit), "nanoseconds");
+    assert_int_equal(p->pb->period, 10000000);
+    assert_int_equal(p->pb->time_nanos, 1700000000000000000);
+    assert_non_null(realpath("/proc/self/exe", self));
+    assert_string_equal(stile__profile_string(p, p->pb->mapping[0]->filename), self);
+    assert_int_equal(p->pb->n_sample, 2);
+    const Perftools__Profiles__Sample *s = p->pb->sample[0];
+    assert_int_equal(s->value[0], 3);
+    assert_int_equal(s->value[1], 30000000);
+    assert_int_equal(s->n_location_id, 3);
+    if (named)
+        assert_string_equal(name_at(p, s, 0), "a_name_to_find");
+    else
+        assert_non_null(strstr(name_at(p, s, 0), "unit_collector_profile_write+0x"));
+    assert_string_equal(name_at(p, s, 2), "0x1234");
+    s = p->pb->sample[1];
+    assert_int_equal(s->value[0], 2);
+    assert_string_equal(name_at(p, s, s->n_location_id - 1), "[truncated]");
+    assert_true(has_comment(p, "command: ./app --fast"));
+    assert_true(has_comment(p, "[truncated] 2 ticks, 0.020 s"));
+    assert_int_equal(has_comment(p, "names: left out"), !named);
+    stile__profile_free(p);
+}
+
+static void test_a_file(void **state)
+{
+    struct stat st;
+    unsigned descriptors = count_descriptors();
+    (void)state;
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb.gz"), true), 0);
+    content_check(scratch_path("x.pb.gz"), true);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
+    content_check(scratch_path("x.pb"), false);
+    char *gzip = file_text(scratch_path("x.pb.gz")), *plain = file_text(scratch_path("x.pb"));
+    assert_memory_equal(gzip, "\x1f\x8b", 2);
+    assert_memory_not_equal(plain, "\x1f\x8b", 2);
+    free(gzip);
+    free(plain);
+    assert_int_equal(files(), 2);
+    assert_int_equal(stat(scratch_path("x.pb"), &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(count_descriptors(), descriptors);
+}
+
+static void test_replaces_a_file(void **state)
+{
+    (void)state;
+    file_write(scratch_path("x.pb"), "old", 3);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
+    content_check(scratch_path("x.pb"), false);
+    assert_int_equal(files(), 1);
+}
+
+static void test_planted_links(void **state)
+{
+    (void)state;
+    file_write(scratch_path("victim"), "precious", 8);
+    assert_int_equal(symlink("victim", scratch_path("x.pb")), 0);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), -ELOOP);
+    char *text = file_text(scratch_path("victim"));
+    assert_string_equal(text, "precious");
+    free(text);
+    assert_int_equal(symlink("not-there", scratch_path("y.pb")), 0);
+    assert_int_equal(profile_write(h.process, scratch_path("y.pb"), false), -ELOOP);
+    assert_int_equal(mkfifo(scratch_path("z.pb"), 0600), 0);
+    assert_int_equal(profile_write(h.process, scratch_path("z.pb"), false), -EINVAL);
+    assert_int_equal(files(), 4);
+}
+
+static void test_where_no_file_can_be(void **state)
+{
+    (void)state;
+    assert_int_equal(profile_write(h.process, scratch_path("missing/x.pb"), false), -ENOENT);
+    assert_int_equal(mkdir(scratch_path("d.pb"), 0700), 0);
+    assert_true(profile_write(h.process, scratch_path("d.pb"), false) < 0);
+    assert_int_equal(files(), 1);
+}
+
+static void file_too_large(void *unused)
+{
+    struct rlimit limit = {100, RLIM_INFINITY};
+    (void)unused;
+    signal(SIGXFSZ, SIG_IGN);
+    CHILD_CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    CHILD_CHECK(profile_write(h.process, scratch_path("x.pb"), false) == -EFBIG);
+}
+
+static void test_too_little_room(void **state)
+{
+    (void)state;
+    file_write(scratch_path("x.pb"), "old", 3);
+    assert_int_equal(in_child(file_too_large, NULL), 0);
+    char *text = file_text(scratch_path("x.pb"));
+    assert_string_equal(text, "old"); /* the earlier file stands */
+    free(text);
+    assert_int_equal(files(), 1);
+}
+
+static void disk_full(void *unused)
+{
+    char filler[4096];
+    (void)unused;
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("stile", scratch_path("."), "tmpfs", 0, "size=16k") != 0)
+        _exit(77); /* not permitted here */
+    memset(filler, 'x', sizeof filler);
+    FILE *f = fopen(scratch_path("filler"), "we");
+    CHILD_CHECK(f != NULL);
+    while (fwrite(filler, 1, sizeof filler, f) == sizeof filler && fflush(f) == 0)
+        ;
+    fclose(f);
+    CHILD_CHECK(profile_write(h.process, scratch_path("x.pb"), false) == -ENOSPC);
+    CHILD_CHECK(access(scratch_path("x.pb"), F_OK) != 0);
+    CHILD_CHECK(files() == 1);
+}
+
+static void test_disk_full(void **state)
+{
+    (void)state;
+    int status = in_child(disk_full, NULL);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        skip();
+    assert_int_equal(status, 0);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_a_file),          TEST(test_replaces_a_file),
+        TEST(test_planted_links),   TEST(test_where_no_file_can_be),
+        TEST(test_too_little_room), TEST(test_disk_full),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

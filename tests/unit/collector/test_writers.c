@@ -1,0 +1,161 @@
+/* collector/writers.c: a process writes the file, and the program is told what became of it. */
+#include "tests/unit/support.h"
+#include "tests/unit/collector/hand_made.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "profiler/collector/writers.h"
+
+static struct hand_made h;
+
+static int set_up(void **state)
+{
+    uint64_t frame = (uintptr_t)&set_up;
+    (void)state;
+    scratch_make();
+    hand_made_new(&h);
+    hand_made_tick(&h, &frame, 1, STILE__REASON_NONE, 1);
+    h.process->owns_path = true;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    assert_int_equal(writers_running(), 0);
+    hand_made_free(&h);
+    scratch_remove();
+    return 0;
+}
+
+static void path_set(const char *name)
+{
+    snprintf(h.process->path, sizeof h.process->path, "%s", scratch_path(name));
+}
+
+/* Looks as the collector does until the writer has ended. */
+static bool writer_ends(int *error)
+{
+    for (int i = 0; i < 6000 && h.process->writer != 0; i++) {
+        if (writer_check(h.process, error))
+            return true;
+        usleep(10000);
+    }
+    return false;
+}
+
+static void test_final_file(void **state)
+{
+    int error = 1;
+    (void)state;
+    path_set("x.pb.gz");
+    writer_start_due(h.process);
+    assert_int_equal(h.process->writer, 0); /* it is still being sampled */
+    process_end(h.process);
+    writer_start_due(h.process);
+    assert_int_equal(h.process->state, PROCESS_WRITING);
+    assert_int_equal(writers_running(), 1);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_NONE);
+    assert_true(writer_ends(&error));
+    assert_int_equal(error, 0);
+    assert_true(h.process->wrote);
+    assert_int_equal(h.process->state, PROCESS_DONE);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_WRITTEN);
+    assert_int_equal(access(scratch_path("x.pb.gz"), F_OK), 0);
+    assert_false(writer_check(h.process, &error));
+}
+
+static void test_failure(void **state)
+{
+    int error = 0;
+    (void)state;
+    path_set("missing/x.pb");
+    process_end(h.process);
+    writer_start_due(h.process);
+    assert_true(writer_ends(&error));
+    assert_int_equal(error, -ENOENT);
+    assert_false(h.process->wrote);
+    assert_int_equal(h.process->state, PROCESS_DONE);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_FAILED);
+    assert_non_null(strstr(h.region->message, strerror(ENOENT)));
+}
+
+static void test_flush(void **state)
+{
+    int error = 0;
+    (void)state;
+    path_set("x.pb");
+    process_drain(h.process);
+    h.process->flush_wanted = 1;
+    writer_start_due(h.process);
+    assert_int_equal(h.process->state, PROCESS_ACTIVE);
+    assert_false(writer_ends(&error));
+    assert_int_equal(atomic_load(&h.region->flush_done), 1);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_NONE);
+    assert_string_equal(h.region->message, "");
+    assert_int_equal(access(scratch_path("x.pb"), F_OK), 0);
+    writer_start_due(h.process);
+    assert_int_equal(h.process->writer, 0); /* it was served */
+}
+
+static void test_no_sample_no_file(void **state)
+{
+    (void)state;
+    atomic_store(&h.slot->tail, atomic_load(&h.slot->head));
+    path_set("x.1.pb");
+    h.process->owns_path = false;
+    process_end(h.process);
+    writer_start_due(h.process);
+    assert_int_equal(h.process->writer, 0);
+    assert_int_equal(h.process->state, PROCESS_DONE);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_WRITTEN);
+    assert_int_equal(access(scratch_path("x.1.pb"), F_OK), -1);
+}
+
+static void test_named_file_without_a_sample(void **state)
+{
+    int error = 1;
+    (void)state;
+    atomic_store(&h.slot->tail, atomic_load(&h.slot->head));
+    path_set("x.pb");
+    process_end(h.process);
+    writer_start_due(h.process);
+    assert_true(writer_ends(&error));
+    assert_int_equal(error, 0);
+    assert_int_equal(access(scratch_path("x.pb"), F_OK), 0);
+}
+
+static void test_a_writer_that_dies(void **state)
+{
+    int error = 1;
+    (void)state;
+    path_set("x.pb");
+    process_end(h.process);
+    writer_start_due(h.process);
+    pid_t first = h.process->writer;
+    kill(first, SIGKILL);
+    assert_true(writer_ends(&error)); /* once more, without names */
+    assert_int_equal(error, 0);
+    assert_int_equal(access(scratch_path("x.pb"), F_OK), 0);
+    assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_final_file),
+        TEST(test_failure),
+        TEST(test_flush),
+        TEST(test_no_sample_no_file),
+        TEST(test_named_file_without_a_sample),
+        TEST(test_a_writer_that_dies),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
