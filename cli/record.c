@@ -333,6 +333,10 @@ static void summary_print(const struct run *run)
             "stile: %llu samples, %.2f s of CPU time in %.2f s, %u process%s; %u Hz asked, %.1f/s taken\n",
             (unsigned long long)s->ticks, cpu, seconds_since(&run->start), s->processes,
             s->processes == 1 ? "" : "es", run->options.hz, s->cpu_ns != 0 ? (double)s->signals / cpu : 0.0);
+    if (s->clock[0] != '\0')
+        fprintf(stderr, "stile: clock: %s\n", s->clock);
+    if (s->kernel_ns != 0)
+        fprintf(stderr, "stile: " STILE__KERNEL_NAME " %.2f s\n", (double)s->kernel_ns / 1e9);
     for (int i = 1; i < STILE__REASON_COUNT; i++)
         if (s->bracketed_ns[i] != 0)
             fprintf(stderr, "stile: %s %.2f s\n", stile__reason_name((enum stile__reason)i),

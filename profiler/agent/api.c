@@ -42,7 +42,7 @@ int stile_profile_start(const struct stile_profile_options *options)
     if (err == 0) {
         stile__log_init();
         stile__init_hooks();
-        err = stile__session_start(&o, STILE__ORIGIN_START);
+        err = stile__session_start(&o, STILE__ORIGIN_API);
     }
     errno = saved_errno;
     return err;

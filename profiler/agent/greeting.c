@@ -146,7 +146,6 @@ static void hello_fill(struct stile__hello *h, const struct stile__options *o, c
     text_add(h, path);
     text_add(h, getcwd(cwd, sizeof cwd) != NULL ? cwd : "/");
     text_add(h, command_line);
-    text_add(h, "thread timer (timer_create on each thread's CPU time)");
 }
 
 static int hello_write(int socket, const struct stile__hello *h, const int *fds)

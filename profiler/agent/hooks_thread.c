@@ -119,7 +119,7 @@ static void thread_born(const struct birth *b)
 {
     stile__thread.program_blocks = b->program_blocks;
     stack_learn(b);
-    stile__thread_enter();
+    stile__thread_enter(0);
 }
 
 /* Both end in a tail call, so that no frame of ours stands on the thread's stack. */

@@ -64,6 +64,25 @@ static int number_read(const struct option *opt, unsigned *value)
     return 0;
 }
 
+static int clock_read(enum stile__clock_wish *wish)
+{
+    static const char *const words[] = {[STILE__CLOCK_WISH_AUTO] = "auto",
+                                        [STILE__CLOCK_WISH_PERF] = "perf",
+                                        [STILE__CLOCK_WISH_TIMER] = "timer"};
+    const char *text = secure_getenv("PROFILE_CLOCK");
+
+    *wish = STILE__CLOCK_WISH_AUTO;
+    if (text == NULL)
+        return 0;
+    for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
+        if (strcmp(text, words[i]) == 0) {
+            *wish = (enum stile__clock_wish)i;
+            return 0;
+        }
+    stile__log("PROFILE_CLOCK=%s is not auto, perf or timer; running without a profile", text);
+    return -EINVAL;
+}
+
 int stile__options_read(struct stile__options *o)
 {
     const char *profile = secure_getenv("PROFILE");
@@ -79,9 +98,10 @@ int stile__options_read(struct stile__options *o)
         return 0; /* PROFILE=release and the like: somebody else's variable */
 
     err = number_read(&numbers[0], &o->hz);
-    if (err != 0)
-        return err;
-    err = stile__options_surroundings(o);
+    if (err == 0)
+        err = clock_read(&o->clock);
+    if (err == 0)
+        err = stile__options_surroundings(o);
     return err != 0 ? err : 1;
 }
 

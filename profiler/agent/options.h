@@ -7,11 +7,18 @@
 
 #define STILE__HZ_MAX 20000
 
+enum stile__clock_wish {
+    STILE__CLOCK_WISH_AUTO, /* perf above the kernel's tick rate, a timer below */
+    STILE__CLOCK_WISH_PERF, /* perf at any rate */
+    STILE__CLOCK_WISH_TIMER /* never perf */
+};
+
 struct stile__options {
     char profile[PATH_MAX];   /* PROFILE as it was set, a directory made to a file name in it; "" for none */
     char collector[PATH_MAX]; /* PROFILE_COLLECTOR; "" to look beside libstile.so */
     char root[128];           /* STILE_ROOT; "" if no ancestor is profiled */
     unsigned hz;
+    enum stile__clock_wish clock;
 };
 
 /* Reads the environment once (secure_getenv: nothing under AT_SECURE). Normal context. Returns 1 if a profile is

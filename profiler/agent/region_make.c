@@ -9,29 +9,39 @@
 
 /* Together with the header and the first slot's pages these make 64 KiB. */
 #define FIRST_BLOCKS 2u
+#define START_PART   250u /* of a second that the collector may take to start */
 #define SLOTS_LEAST  16u
 #define BLOCKS_LEAST 64u
+#define SAMPLE_CELLS 4u /* what a sample takes in its ring */
+
+/* Bytes of samples that a thread may make before the collector comes by: a twentieth of a second's, since it has to get a
+ * processor first. */
+static uint32_t ring_cells_for(unsigned hz)
+{
+    uint32_t cells = STILE__RING_CELLS_MIN;
+    while (cells < STILE__RING_CELLS_MAX && cells < hz / 20 * SAMPLE_CELLS)
+        cells *= 2;
+    return cells;
+}
 
 /* The largest region that the program's limits allow. */
-static int fit(uint32_t *slot_max, uint32_t *block_max)
+static int fit(struct stile__region_size *size, unsigned hz)
 {
     struct rlimit file;
-    *slot_max = STILE__SLOT_MAX;
-    *block_max = STILE__BLOCK_MAX;
+    *size = (struct stile__region_size){STILE__SLOT_MAX, STILE__BLOCK_MAX, ring_cells_for(hz)};
     /* Where address space is limited, it is the program's. */
-    if (getrlimit(RLIMIT_AS, &file) == 0 && file.rlim_cur != RLIM_INFINITY) {
-        *slot_max = SLOTS_LEAST * 16;
-        *block_max = BLOCKS_LEAST * 2;
-    }
+    if (getrlimit(RLIMIT_AS, &file) == 0 && file.rlim_cur != RLIM_INFINITY)
+        *size = (struct stile__region_size){SLOTS_LEAST * 16, BLOCKS_LEAST * 2, STILE__RING_CELLS_MIN};
     if (getrlimit(RLIMIT_FSIZE, &file) != 0 || file.rlim_cur == RLIM_INFINITY)
         return 0;
-    while (stile__region_layout(*slot_max, *block_max).size > file.rlim_cur) {
-        if (*slot_max == SLOTS_LEAST && *block_max == BLOCKS_LEAST)
+    while (stile__region_layout(*size).size > file.rlim_cur) {
+        if (size->slot_max == SLOTS_LEAST && size->block_max == BLOCKS_LEAST)
             return -EFBIG;
-        if (*slot_max > SLOTS_LEAST)
-            *slot_max /= 2;
-        if (*block_max > BLOCKS_LEAST)
-            *block_max /= 2;
+        size->ring_cells = STILE__RING_CELLS_MIN;
+        if (size->slot_max > SLOTS_LEAST)
+            size->slot_max /= 2;
+        if (size->block_max > BLOCKS_LEAST)
+            size->block_max /= 2;
     }
     return 0;
 }
@@ -41,9 +51,16 @@ static int populate(void *at, uint64_t bytes)
     return madvise(at, bytes, MADV_POPULATE_WRITE) == 0 ? 0 : -errno;
 }
 
-static int map(int fd, uint32_t slot_max, uint32_t block_max, struct stile__region **region)
+/* Blocks for what is sampled until the collector has started and makes more. */
+static uint32_t blocks_first(struct stile__region_size size, unsigned hz)
 {
-    struct stile__region_layout l = stile__region_layout(slot_max, block_max);
+    uint32_t n = FIRST_BLOCKS + hz / START_PART;
+    return n < size.block_max ? n : size.block_max;
+}
+
+static int map(int fd, struct stile__region_size size, unsigned hz, struct stile__region **region)
+{
+    struct stile__region_layout l = stile__region_layout(size);
     if (ftruncate(fd, (off_t)l.size) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
         return -errno;
     void *at = mmap(NULL, l.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
@@ -54,7 +71,7 @@ static int map(int fd, uint32_t slot_max, uint32_t block_max, struct stile__regi
     if (err == 0)
         err = populate(at, STILE__PAGE);
     if (err == 0)
-        err = populate((char *)at + l.blocks, (uint64_t)FIRST_BLOCKS * STILE__BLOCK_SIZE);
+        err = populate((char *)at + l.blocks, (uint64_t)blocks_first(size, hz) * STILE__BLOCK_SIZE);
     if (err != 0) {
         munmap(at, l.size);
         return err;
@@ -62,29 +79,29 @@ static int map(int fd, uint32_t slot_max, uint32_t block_max, struct stile__regi
     *region = at;
     (*region)->magic = STILE__REGION_MAGIC;
     (*region)->version = STILE__REGION_VERSION;
-    (*region)->slot_max = slot_max;
-    (*region)->block_max = block_max;
-    atomic_store_explicit(&(*region)->blocks_ready, FIRST_BLOCKS, memory_order_relaxed);
+    (*region)->size = size;
+    atomic_store_explicit(&(*region)->blocks_ready, blocks_first(size, hz), memory_order_relaxed);
     return 0;
 }
 
-int stile__region_make(struct stile__region **region, int *fd)
+int stile__region_make(struct stile__region **region, int *fd, unsigned hz)
 {
-    uint32_t slot_max, block_max;
-    int err = fit(&slot_max, &block_max);
+    static const struct stile__region_size least = {SLOTS_LEAST * 4, BLOCKS_LEAST, STILE__RING_CELLS_MIN};
+    struct stile__region_size size;
+    int err = fit(&size, hz);
     if (err != 0)
         return err;
     *fd = memfd_create("stile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (*fd < 0)
         return -errno;
     /* Address space may be limited too (RLIMIT_AS): less will do. A memfd of a smaller size needs a new seal. */
-    err = map(*fd, slot_max, block_max, region);
-    if (err == -ENOMEM && slot_max > SLOTS_LEAST * 4) {
+    err = map(*fd, size, hz, region);
+    if (err == -ENOMEM && size.slot_max > least.slot_max) {
         close(*fd);
         *fd = memfd_create("stile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (*fd < 0)
             return -errno;
-        err = map(*fd, SLOTS_LEAST * 4, BLOCKS_LEAST, region);
+        err = map(*fd, least, hz, region);
     }
     if (err != 0)
         close(*fd);
@@ -93,5 +110,5 @@ int stile__region_make(struct stile__region **region, int *fd)
 
 void stile__region_unmake(struct stile__region *r)
 {
-    munmap(r, stile__region_layout(r->slot_max, r->block_max).size);
+    munmap(r, stile__region_layout(r->size).size);
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "barriers/stack_lock.h"
+#include "profiler/agent/clock.h"
 #include "profiler/agent/greeting.h"
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/log.h"
@@ -33,13 +34,6 @@ static struct stile__options kept_options;
 static struct stile__collector collector;
 static _Atomic uint32_t starting; /* tid of the thread that starts or ends a session, or 0 */
 
-static uint64_t now_ns(clockid_t clock)
-{
-    struct timespec ts;
-    clock_gettime(clock, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static int page_make(void)
 {
     _Static_assert(sizeof(struct stile__session) <= STILE__PAGE, "one page is wiped");
@@ -57,25 +51,40 @@ static int page_make(void)
     return 0;
 }
 
-static void region_fill(struct stile__region *r, const struct stile__options *o)
+static void region_fill(struct stile__region *r, const struct stile__options *o, enum stile__origin origin,
+                        uint64_t start_cpu_ns)
 {
     r->hz = o->hz;
     r->period_ns = 1000000000u / o->hz;
-    r->start_unix_ns = now_ns(CLOCK_REALTIME);
-    r->start_mono_ns = now_ns(CLOCK_MONOTONIC);
-    r->start_cpu_ns = now_ns(CLOCK_PROCESS_CPUTIME_ID);
+    r->start_unix_ns = stile__clock_now(CLOCK_REALTIME);
+    r->start_mono_ns = stile__clock_now(CLOCK_MONOTONIC);
+    r->start_cpu_ns = start_cpu_ns;
+    r->from_birth = origin != STILE__ORIGIN_API;
     stile__maps_publish(r);
+}
+
+/* What ticks and where, before anything does. */
+static int clocks_open(struct stile__session *s, struct stile__region *r, const struct stile__options *o)
+{
+    int perf_error;
+    s->size = r->size;
+    s->period_ns = r->period_ns;
+    s->signal = SIGPROF;
+    int err = stile__clocks_open(s, o->clock != STILE__CLOCK_WISH_TIMER, &perf_error);
+    if (err != 0)
+        return err;
+    s->use_perf = o->clock == STILE__CLOCK_WISH_PERF || s->period_ns < s->tick_ns;
+    r->tick_ns = (uint32_t)s->tick_ns;
+    if (s->use_perf)
+        atomic_store_explicit(&r->perf_error, perf_error, memory_order_relaxed);
+    return 0;
 }
 
 /* From here on ticks may come. Release: the handler's load of region sees all that was set before. */
 static void publish(struct stile__region *r)
 {
     struct stile__session *s = stile__session;
-    s->slot_max = r->slot_max;
-    s->block_max = r->block_max;
-    s->period_ns = r->period_ns;
     s->pid = stile__raw_getpid();
-    s->signal = SIGPROF;
     stile__signal_owner_set(s->pid);
     atomic_store_explicit(&s->signal_taken, false, memory_order_relaxed);
     atomic_store_explicit(&s->region, r, memory_order_seq_cst);
@@ -99,6 +108,9 @@ static int start(const struct stile__options *o, enum stile__origin origin)
 {
     struct stile__region *r;
     int fd;
+    /* Starting counts, too. The child of a fork begins at zero. */
+    uint64_t start_cpu_ns = origin == STILE__ORIGIN_FORK ? 0 : stile__clock_now(CLOCK_PROCESS_CPUTIME_ID);
+    uint64_t base_cpu_ns = origin == STILE__ORIGIN_FORK ? 0 : stile__clock_read(stile__raw_gettid(), true);
     int err = page_make();
     if (err == 0)
         err = stile__threads_init();
@@ -108,21 +120,25 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         stile__log("SIGPROF has a handler of the program; running without a profile");
     if (err != 0)
         return err;
-    err = stile__region_make(&r, &fd);
+    err = stile__region_make(&r, &fd, o->hz);
     if (err != 0) {
         stile__log("no memory for the samples: %s; running without a profile", strerror(-err));
         return err;
     }
-    region_fill(r, o);
-    err = stile__greeting_send(&collector, o, fd, origin == STILE__ORIGIN_FORK);
+    region_fill(r, o, origin, start_cpu_ns);
+    err = clocks_open(stile__session, r, o);
+    if (err == 0)
+        err = stile__greeting_send(&collector, o, fd, origin == STILE__ORIGIN_FORK);
     close(fd);
     if (err != 0) {
+        if (stile__session->clocks != NULL)
+            stile__clocks_close(stile__session);
         stile__region_unmake(r);
         return err;
     }
     publish(r);
-    stile__thread_enter();
-    if (origin == STILE__ORIGIN_START)
+    stile__thread_enter(base_cpu_ns);
+    if (origin != STILE__ORIGIN_FORK)
         stile__threads_enter_others();
     return 0;
 }
@@ -161,17 +177,18 @@ int stile__session_flush(void)
 /* Takes the session away and, if wanted, waits for its file. Whoever exchanges the pointer is the only one to end it. */
 static int finish(struct stile__session *s, bool wait)
 {
-    uint32_t slot_max = s->slot_max;
     stile__thread_leave();
     struct stile__region *r = atomic_exchange_explicit(&s->region, NULL, memory_order_seq_cst);
     if (r == NULL)
         return -ESRCH;
-    stile__threads_stop(r, slot_max);
     bool quiet = quiesce(s);
-    stile__threads_settle(r, slot_max, s->period_ns);
+    stile__threads_stop(s, r);
+    stile__threads_settle(s, r);
+    atomic_store_explicit(&r->end_cpu_ns, stile__clock_now(CLOCK_PROCESS_CPUTIME_ID), memory_order_relaxed);
     stile__maps_publish(r);
     int err = wait ? stile__patience_finish(r, &collector) : 0;
     if (quiet && wait) {
+        stile__clocks_close(s);
         stile__region_unmake(r);
         stile__maps_stacks_free(s);
     }

@@ -9,12 +9,16 @@
 
 #include "profiler/region/layout.h"
 
-#define STILE__SHARDS 32
+#define STILE__SHARDS       32
+#define STILE__CARRIES      64
+#define STILE__PROCESS_TICK UINT64_MAX /* what signals of the process's timer carry: no thread's id */
 
 /* Memory that a stack may lie in; see stile__maps_stacks. */
 struct stile__bounds {
     uintptr_t lo, hi; /* hi is exclusive */
 };
+
+struct stile__clock;
 
 /* The way to the region. It lies in a page that fork wipes (MADV_WIPEONFORK), as the region itself is not inherited
  * (MADV_DONTFORK): a child made by a raw clone finds zeros here, and so no region, whoever made it.
@@ -23,10 +27,17 @@ struct stile__bounds {
  * touches the region, handler or not, is between stile__session_enter and stile__session_leave. */
 struct stile__session {
     _Atomic(struct stile__region *) region; /* NULL: no session */
-    uint32_t slot_max, block_max;           /* constant while region is set */
+    struct stile__region_size size;         /* constant while region is set, as what follows */
     uint64_t period_ns;
+    uint64_t tick_ns; /* the kernel's tick: how often it looks at CPU timers */
     int32_t pid;
     int32_t signal;
+    bool use_perf;               /* new threads get perf's clock first */
+    bool may_perf;               /* perf's clock is allowed, and may be tried */
+    struct stile__clock *clocks; /* one per slot; private memory, not inherited by fork */
+    int32_t process_timer; /* in reserve for threads that get no clock of their own; < 0: none, -errno */
+    _Atomic bool process_timer_runs;
+    _Atomic int64_t carry[STILE__CARRIES]; /* see clock.c */
     _Atomic bool signal_taken; /* the program handles our signal itself now: no clock runs any more */
     const struct stile__bounds
         *stacks; /* for threads older than the session; private memory, never freed early */
@@ -63,7 +74,8 @@ static inline void stile__session_leave(struct stile__session *s, uint32_t shard
 struct stile__options;
 
 enum stile__origin {
-    STILE__ORIGIN_START, /* the program's start, or stile_profile_start */
+    STILE__ORIGIN_START, /* the program's start */
+    STILE__ORIGIN_API,   /* stile_profile_start */
     STILE__ORIGIN_FORK   /* the child of a fork, in its only thread */
 };
 

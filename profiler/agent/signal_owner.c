@@ -101,7 +101,7 @@ static void signal_give_up(struct stile__session *s)
         return;
     atomic_store_explicit(&s->signal_taken, true, memory_order_relaxed);
     atomic_store_explicit(&r->signal_taken, 1, memory_order_relaxed);
-    stile__threads_stop(r, s->slot_max);
+    stile__threads_stop(s, r);
     stile__session_leave(s, stile__thread_shard());
     stile__log("the program has set a handler of its own for SIGPROF; the profile ends here");
 }

@@ -15,15 +15,13 @@
 #include <unistd.h>
 
 #include "barriers/stack_lock.h"
+#include "profiler/agent/clock.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/maps.h"
 #include "profiler/agent/signal/handler.h"
 #include "profiler/region/raw_syscall.h"
 
 _Thread_local struct stile__thread stile__thread __attribute__((tls_model("initial-exec")));
-
-/* The slowest kernel tick is 10 ms (CONFIG_HZ=100); a busy hypervisor may hold back a few. */
-#define LATE_NS_MAX 100000000u
 
 static pthread_key_t exit_key;
 static _Atomic uint32_t next_generation = 1;
@@ -51,12 +49,12 @@ int stile__threads_init(void)
 }
 
 /* Makes sure that the pages of slot i and of its ring are there: the handler writes them. */
-static bool slot_populate(struct stile__region *r, uint32_t slot_max, uint32_t i)
+static bool slot_populate(struct stile__region *r, struct stile__region_size size, uint32_t i)
 {
     uintptr_t slot = (uintptr_t)stile__region_slot(r, i) & ~(uintptr_t)(STILE__PAGE - 1);
-    void *ring = stile__region_ring(r, slot_max, i);
+    void *ring = stile__region_ring(r, size, i);
     return madvise((void *)slot, STILE__PAGE, MADV_POPULATE_WRITE) == 0 &&
-           madvise(ring, STILE__RING_BYTES, MADV_POPULATE_WRITE) == 0;
+           madvise(ring, (size_t)stile__slot_cells(size, i) * STILE__CELL_BYTES, MADV_POPULATE_WRITE) == 0;
 }
 
 static bool slot_try(struct stile__slot *slot)
@@ -68,8 +66,9 @@ static bool slot_try(struct stile__slot *slot)
 }
 
 /* Claims a slot (state setup) and returns its index, or UINT32_MAX. */
-static uint32_t slot_claim(struct stile__region *r, uint32_t slot_max)
+static uint32_t slot_claim(struct stile__region *r, struct stile__region_size size)
 {
+    uint32_t slot_max = size.slot_max;
     uint32_t used = atomic_load_explicit(&r->slots_used, memory_order_acquire);
     uint32_t hint = atomic_load_explicit(&slot_hint, memory_order_relaxed);
     for (uint32_t k = 0; k < used && used <= slot_max; k++) {
@@ -81,7 +80,7 @@ static uint32_t slot_claim(struct stile__region *r, uint32_t slot_max)
     }
     while (used < slot_max) {
         /* Populated before it is counted, so that the collector never reads a hole. */
-        if (!slot_populate(r, slot_max, used))
+        if (!slot_populate(r, size, used))
             return UINT32_MAX;
         if (!slot_try(stile__region_slot(r, used))) {
             used++;
@@ -97,10 +96,11 @@ static uint32_t slot_claim(struct stile__region *r, uint32_t slot_max)
     return UINT32_MAX;
 }
 
-/* Fills a claimed slot and starts the thread's clock. Returns the timer's id, or -errno. */
-static int slot_start(struct stile__session *s, struct stile__slot *slot, uint32_t i, uint32_t tid, bool own,
-                      uint64_t *id)
+/* Fills a claimed slot and starts the thread's clock. Returns 0 or -errno where it has none. */
+static int slot_start(struct stile__session *s, struct stile__region *r, uint32_t i, uint32_t tid, bool own,
+                      uint64_t base_cpu_ns, uint64_t *id)
 {
+    struct stile__slot *slot = stile__region_slot(r, i);
     uint32_t generation = atomic_fetch_add_explicit(&next_generation, 1, memory_order_relaxed);
     *id = (uint64_t)generation << 32 | i;
     atomic_store_explicit(&slot->tid, tid, memory_order_relaxed);
@@ -111,34 +111,34 @@ static int slot_start(struct stile__session *s, struct stile__slot *slot, uint32
     atomic_store_explicit(&slot->signals, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->ticks, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->missed_ticks, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->exit_cpu_ns, 0, memory_order_relaxed);
+    slot->missed_reason = STILE__REASON_UNSAMPLED;
+    slot->base_cpu_ns = base_cpu_ns;
     slot->first_due_ns = UINT64_MAX;
-    slot->exit_cpu_ns = 0;
     memset(slot->comm, 0, sizeof slot->comm);
     if (own) /* until it has its last one: a short life leaves no other */
         prctl(PR_GET_NAME, slot->comm);
     /* Live before the first tick can come. Release: pairs with the handler's and the collector's acquire. */
     atomic_store_explicit(&slot->state, STILE__SLOT_LIVE, memory_order_release);
-    slot->timer_id = stile__clock_start(tid, own, s->signal, *id, s->period_ns, &slot->first_due_ns);
-    return slot->timer_id;
+    return stile__clock_start(s, r, i, tid, own, *id);
 }
 
 static uint32_t slot_open(struct stile__session *s, struct stile__region *r, uint32_t tid, bool own,
-                          uint64_t *id)
+                          uint64_t base_cpu_ns, uint64_t *id)
 {
-    uint32_t i = slot_claim(r, s->slot_max);
+    uint32_t i = slot_claim(r, s->size);
     if (i == UINT32_MAX) {
         atomic_fetch_add_explicit(&r->threads_unsampled, 1, memory_order_relaxed);
         return i;
     }
-    int timer_id = slot_start(s, stile__region_slot(r, i), i, tid, own, id);
+    int err = slot_start(s, r, i, tid, own, base_cpu_ns, id);
     /* Its time is booked as [unsampled] when it ends; said once, for the first. */
-    if (timer_id < 0 && atomic_fetch_add_explicit(&r->timers_failed, 1, memory_order_relaxed) == 0)
-        stile__log("no timer for a thread: %s (see ulimit -i); its stacks are not sampled",
-                   strerror(-timer_id));
+    if (err != 0 && atomic_load_explicit(&r->clocks[STILE__CLOCK_NONE], memory_order_relaxed) == 1)
+        stile__log("no clock for a thread: %s (see ulimit -i); its stacks are not sampled", strerror(-err));
     return i;
 }
 
-void stile__thread_enter(void)
+void stile__thread_enter(uint64_t base_cpu_ns)
 {
     struct stile__session *s = stile__session;
     struct stile__thread *t = &stile__thread;
@@ -148,10 +148,11 @@ void stile__thread_enter(void)
     if (r != NULL && !atomic_load_explicit(&s->signal_taken, memory_order_relaxed)) {
         uint64_t ours = 1ull << (s->signal - 1);
         t->tid = stile__raw_gettid();
-        uint32_t i = slot_open(s, r, t->tid, true, &t->id);
+        uint32_t i = slot_open(s, r, t->tid, true, base_cpu_ns, &t->id);
         t->region = r;
         t->slot = i != UINT32_MAX ? stile__region_slot(r, i) : NULL;
         t->exit_rounds = 0;
+        t->surplus = 0;
         pthread_setspecific(exit_key, &exit_key);
         if (mask & ours)
             t->program_blocks = true;
@@ -160,16 +161,6 @@ void stile__thread_enter(void)
     if (r != NULL)
         stile__session_leave(s, stile__thread_shard());
     stile__raw_sigmask(SIG_SETMASK, mask);
-}
-
-/* Ticks that were due by CPU time cpu_ns and are not accounted for. */
-static uint64_t ticks_missed(const struct stile__slot *slot, uint64_t cpu_ns, uint64_t period_ns)
-{
-    if (cpu_ns < slot->first_due_ns)
-        return 0;
-    uint64_t due = 1 + (cpu_ns - slot->first_due_ns) / period_ns;
-    uint64_t taken = atomic_load_explicit(&slot->ticks, memory_order_relaxed);
-    return due > taken ? due - taken : 0;
 }
 
 /* The registers at this place, as a signal would find them: those that a caller's frame is found by. */
@@ -191,19 +182,38 @@ static inline __attribute__((always_inline)) void registers_here(uint64_t *regs)
 }
 
 /* The kernel looks at a thread's clock at its own ticks only, so a tick may be due and not delivered: it is taken here,
- * late by that much, as all are. With all signals blocked. */
+ * late by that much, as all are. Perf's clock owes what the thread used in the kernel, and here it is going there.
+ * With all signals blocked; kept: the program had blocked ours. */
 static void due_take(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                     uint64_t cpu_ns)
+                     uint64_t cpu_ns, bool kept)
 {
     struct stile__slot *slot = t->slot;
     uint64_t regs[STILE__REG_COUNT];
-    uint64_t missed = ticks_missed(slot, cpu_ns, s->period_ns);
-    if (missed != 0 && missed <= 1 + LATE_NS_MAX / s->period_ns) {
+    int64_t missed = stile__clock_missed(slot, cpu_ns, s->period_ns);
+    uint8_t kind = s->clocks[(uint32_t)t->id].kind;
+    bool perf = kind == STILE__CLOCK_PERF || kind == STILE__CLOCK_PERF_ALONE;
+    bool late = missed <= (int64_t)(1 + STILE__LATE_NS_MAX / s->period_ns);
+    if (missed <= 0)
+        return;
+    if (kind != STILE__CLOCK_NONE && (late || kind == STILE__CLOCK_PERF_ALONE) && missed <= UINT32_MAX) {
+        /* Perf's first and last period may be under way; what is more was in the kernel. */
+        uint32_t user = perf && missed > 2 ? 2 : (uint32_t)missed;
         registers_here(regs);
-        stile__tick_take(s, r, t, regs, (uint32_t)missed);
-    } else if (missed != 0) { /* not late, but kept from us: where the time went is not known */
-        atomic_store_explicit(&slot->missed_ticks, missed, memory_order_relaxed);
+        stile__tick_take(s, r, t, regs, &(struct stile__tick){.ticks = user});
+        if (user < missed)
+            stile__tick_take(s, r, t, regs,
+                             &(struct stile__tick){.ticks = (uint32_t)missed - user, .in_kernel = true});
+        return;
     }
+    /* Not late, but kept from us: where the time went is not known. */
+    slot->missed_reason = kept ? STILE__REASON_SIGNAL_BLOCKED : STILE__REASON_UNSAMPLED;
+    atomic_store_explicit(&slot->missed_ticks, (uint64_t)missed, memory_order_relaxed);
+}
+
+/* Whether our signal was really blocked; the program's wish alone does not do that. */
+static bool signal_kept(const struct stile__session *s, uint64_t mask)
+{
+    return (mask & 1ull << (s->signal - 1)) != 0;
 }
 
 void stile__thread_settle(void)
@@ -213,25 +223,28 @@ void stile__thread_settle(void)
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
     if (r != NULL) {
         if (t->slot != NULL && t->region == r)
-            due_take(stile__session, r, t, stile__clock_read(t->tid, true));
+            due_take(stile__session, r, t, stile__clock_read(t->tid, true),
+                     signal_kept(stile__session, mask));
         stile__session_leave(stile__session, stile__thread_shard());
     }
     stile__raw_sigmask(SIG_SETMASK, mask);
 }
 
 /* The final words of a thread, before its slot goes to the collector. */
-static void slot_close(struct stile__session *s, struct stile__region *r, struct stile__thread *t)
+static void slot_close(struct stile__session *s, struct stile__region *r, struct stile__thread *t, bool kept)
 {
     struct stile__slot *slot = t->slot;
+    struct stile__clock *clock = &s->clocks[(uint32_t)t->id];
 
-    if (slot->timer_id >= 0)
-        stile__clock_stop(slot->timer_id);
-    slot->exit_cpu_ns = stile__clock_read(t->tid, true);
-    due_take(s, r, t, slot->exit_cpu_ns);
+    stile__clock_stop(clock);
     /* A remote reader of this stack has to let go first; none comes after. */
     stile__stack_lock(&slot->stack_lock, t->tid);
     prctl(PR_GET_NAME, slot->comm);
     stile__stack_unlock(&slot->stack_lock);
+    uint64_t cpu_ns = stile__clock_read(t->tid, true); /* as late as can be */
+    due_take(s, r, t, cpu_ns, kept);
+    atomic_store_explicit(&slot->exit_cpu_ns, cpu_ns, memory_order_relaxed);
+    stile__clock_carry(s, slot, clock, cpu_ns);
     atomic_store_explicit(&slot->state, STILE__SLOT_EXITED,
                           memory_order_release); /* pairs with the drain's acquire */
 }
@@ -245,7 +258,7 @@ void stile__thread_leave(void)
 
     if (r != NULL) {
         if (t->slot != NULL && t->region == r)
-            slot_close(stile__session, r, t);
+            slot_close(stile__session, r, t, signal_kept(stile__session, mask));
         stile__session_leave(stile__session, stile__thread_shard());
     }
     t->slot = NULL;
@@ -286,7 +299,7 @@ static void enter_other(uint32_t tid, void *region)
 {
     uint64_t id;
     if (tid != stile__thread.tid)
-        slot_open(stile__session, region, tid, false, &id);
+        slot_open(stile__session, region, tid, false, stile__clock_read(tid, false), &id);
 }
 
 void stile__threads_enter_others(void)
@@ -309,26 +322,23 @@ void stile__threads_enter_others(void)
     }
 }
 
-void stile__threads_stop(struct stile__region *r, uint32_t slot_max)
+void stile__threads_stop(struct stile__session *s, struct stile__region *r)
 {
     uint32_t used = atomic_load_explicit(&r->slots_used, memory_order_acquire);
-    for (uint32_t i = 0; i < used && i < slot_max; i++) {
-        struct stile__slot *slot = stile__region_slot(r, i);
-        if (atomic_load_explicit(&slot->state, memory_order_acquire) == STILE__SLOT_LIVE &&
-            slot->timer_id >= 0)
-            stile__clock_stop(slot->timer_id);
-    }
+    for (uint32_t i = 0; i < used && i < s->size.slot_max; i++)
+        if (atomic_load_explicit(&stile__region_slot(r, i)->state, memory_order_acquire) == STILE__SLOT_LIVE)
+            stile__clock_stop(&s->clocks[i]);
 }
 
-void stile__threads_settle(struct stile__region *r, uint32_t slot_max, uint64_t period_ns)
+void stile__threads_settle(struct stile__session *s, struct stile__region *r)
 {
     uint32_t used = atomic_load_explicit(&r->slots_used, memory_order_acquire);
-    for (uint32_t i = 0; i < used && i < slot_max; i++) {
+    for (uint32_t i = 0; i < used && i < s->size.slot_max; i++) {
         struct stile__slot *slot = stile__region_slot(r, i);
-        if (atomic_load_explicit(&slot->state, memory_order_acquire) != STILE__SLOT_LIVE)
-            continue;
-        uint64_t cpu_ns = stile__clock_read(atomic_load_explicit(&slot->tid, memory_order_relaxed), false);
-        atomic_store_explicit(&slot->missed_ticks, ticks_missed(slot, cpu_ns, period_ns),
-                              memory_order_relaxed);
+        if (atomic_load_explicit(&slot->state, memory_order_acquire) == STILE__SLOT_LIVE)
+            atomic_store_explicit(
+                &slot->exit_cpu_ns,
+                stile__clock_read(atomic_load_explicit(&slot->tid, memory_order_relaxed), false),
+                memory_order_relaxed);
     }
 }

@@ -17,6 +17,9 @@ struct stile__thread {
     struct stile__bounds stack;
     uint64_t fork_mask;  /* the real signal mask while all signals are blocked around fork */
     bool program_blocks; /* the program believes that it has blocked our signal in this thread */
+    uint32_t unsettled;  /* signals of perf's clock, where no timer settles beside it */
+    uint32_t
+        surplus; /* signals to let go by: perf counts time that a hypervisor took from us, the CPU clock does not */
     uint8_t exit_rounds; /* rounds of thread-specific data destruction seen */
 };
 extern _Thread_local struct stile__thread stile__thread __attribute__((tls_model("initial-exec")));
@@ -31,8 +34,9 @@ static inline uint32_t stile__thread_shard(void)
 int stile__threads_init(void);
 
 /* Gives the calling thread a slot and a running clock, and opens our signal in its mask. Called with a session.
- * Failures are counted in the region: the thread runs unsampled. */
-void stile__thread_enter(void);
+ * base_cpu_ns: the CPU time of the thread from which on it counts. Failures are counted in the region: the thread runs
+ * unsampled. */
+void stile__thread_enter(uint64_t base_cpu_ns);
 
 /* Takes the calling thread's slot and clock away, leaving its final words for the collector. Idempotent. */
 void stile__thread_leave(void);
@@ -44,20 +48,9 @@ void stile__thread_settle(void);
 void stile__threads_enter_others(void);
 
 /* Stops the clocks of all threads. The slots stay for the collector. */
-void stile__threads_stop(struct stile__region *r, uint32_t slot_max);
+void stile__threads_stop(struct stile__session *s, struct stile__region *r);
 
-/* Counts, for each thread whose clock was stopped, the ticks that were due and not delivered: the kernel looks at the
- * clocks at its own ticks only. Nobody may be inside the session. */
-void stile__threads_settle(struct stile__region *r, uint32_t slot_max, uint64_t period_ns);
-
-/* Starts a CPU clock for thread tid that delivers `signal` carrying id, first after a uniformly random part of the
- * period. own: tid is the caller. Returns the kernel's timer id, or -errno; *first_due_ns is the thread's CPU time at
- * which the first tick is due. */
-int stile__clock_start(uint32_t tid, bool own, int signal, uint64_t id, uint64_t period_ns,
-                       uint64_t *first_due_ns);
-
-/* CPU time of a thread of this process, ns; 0 if it is gone. */
-uint64_t stile__clock_read(uint32_t tid, bool own);
-void stile__clock_stop(int timer_id);
+/* Leaves the CPU time of each thread whose clock was stopped from outside. Nobody may be inside the session. */
+void stile__threads_settle(struct stile__session *s, struct stile__region *r);
 
 #endif

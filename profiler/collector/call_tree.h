@@ -12,9 +12,11 @@
 #define CALL_TREE_REASON                                                                                     \
     (UINT32_MAX - 1) /* as `mapping`: a bracketed frame, address is the enum stile__reason */
 
+#define CALL_TREE_KERNEL (UINT32_MAX - 2) /* as `mapping`: time in the kernel, which has no address for us */
+
 struct call_node {
     uint64_t address; /* as pprof wants it: callers' return address - 1 */
-    uint32_t mapping; /* index into the process's mappings, MAPPING_NONE, or CALL_TREE_REASON */
+    uint32_t mapping; /* index into the process's mappings, MAPPING_NONE, or one of the above */
     uint32_t parent;
 };
 

@@ -26,7 +26,7 @@
 #define CLIENTS_MAX   16
 #define ROUND_MS_MAX  50
 #define ROUND_MS_MIN  4
-#define RING_RECORDS  32u /* snapshot records that fit a ring */
+#define RECORD_CELLS  4u /* of a ring that the record of a snapshot takes */
 
 struct client {
     int fd;
@@ -82,10 +82,11 @@ static void hello_take(const struct stile__hello *hello, size_t size, const int 
     bool restarted = earlier != NULL && earlier->state == PROCESS_DONE &&
                      atomic_load_explicit(&earlier->region->finish_request, memory_order_relaxed) != 0;
     names_assign(p, &text, restarted ? NULL : earlier);
-    if (earlier != NULL)
+    if (earlier != NULL) {
         process_end(earlier);
+        p->earlier_cpu_ns = earlier->earlier_cpu_ns + earlier->cpu_ns;
+    }
     snprintf(p->command, sizeof p->command, "%s", text.text[STILE__HELLO_COMMAND]);
-    snprintf(p->clock, sizeof p->clock, "%s", text.text[STILE__HELLO_CLOCK]);
     if (!c.any)
         snprintf(c.first_path, sizeof c.first_path, "%s", p->path);
     c.any = true;
@@ -173,6 +174,7 @@ static void status_add(struct stile__status *s, const struct process *p)
 {
     s->ticks += p->ticks;
     s->cpu_ns += p->cpu_ns;
+    s->kernel_ns += p->kernel_ns;
     s->signals += p->signals;
     s->processes++;
     s->files += p->wrote;
@@ -181,6 +183,7 @@ static void status_add(struct stile__status *s, const struct process *p)
     if (p->wrote && p->cpu_ns > s->busiest_ns) {
         s->busiest_ns = p->cpu_ns;
         snprintf(s->busiest, sizeof s->busiest, "%s", p->path);
+        process_clock_describe(p, s->clock, sizeof s->clock);
     }
 }
 
@@ -292,13 +295,20 @@ static void processes_round(uint64_t now)
     writers_start_due(c.processes);
 }
 
+/* Milliseconds in which a busy thread fills a quarter of its ring. */
+static int ring_ms(const struct process *p)
+{
+    uint64_t records = p->size.ring_cells / RECORD_CELLS;
+    return (int)(records * 1000 / (4 * p->hz));
+}
+
 /* How long a round may take so that no ring overflows at twice the rate. */
 static int round_ms(void)
 {
     int ms = ROUND_MS_MAX;
     for (const struct process *p = c.processes; p != NULL; p = p->next)
-        if (p->state == PROCESS_ACTIVE && (int)(RING_RECORDS * 1000 / (4 * p->hz)) < ms)
-            ms = (int)(RING_RECORDS * 1000 / (4 * p->hz));
+        if (p->state == PROCESS_ACTIVE && ring_ms(p) < ms)
+            ms = ring_ms(p);
     if (writers_running() != 0)
         ms = ROUND_MS_MIN;
     return ms < ROUND_MS_MIN ? ROUND_MS_MIN : ms;

@@ -8,7 +8,7 @@
 
 #include "profiler/region/check.h"
 
-#define FRAMES_MAX   (STILE__SNAPSHOT_MAX / 8 + STILE__RING_CELLS * 8)
+#define FRAMES_MAX   (STILE__SNAPSHOT_MAX / 8 + STILE__RING_CELLS_MIN * 8)
 #define MAPS_SHARE   50
 #define NAMES_EVERY  1000000000ull           /* ns between looks at the names of its threads */
 #define TICK_NS_MAX  (3600ull * 1000000000u) /* numbers come from the program: more in one tick is nonsense */
@@ -17,7 +17,7 @@
 /* One record, out of the program's reach. */
 union copy {
     struct stile__record record;
-    uint8_t bytes[STILE__RING_BYTES];
+    uint8_t bytes[STILE__RECORD_BYTES];
 };
 
 static void comm_read(const struct process *p, struct thread_seen *t)
@@ -64,9 +64,9 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
 {
     size_t have = 0;
     uint32_t i = first;
-    for (unsigned n = 0; n <= STILE__SNAPSHOT_MAX / STILE__BLOCK_DATA && i < p->block_max; n++) {
+    for (unsigned n = 0; n <= STILE__SNAPSHOT_MAX / STILE__BLOCK_DATA && i < p->size.block_max; n++) {
         /* Read once: the program may write what it likes between two reads. */
-        const volatile struct stile__block *b = stile__region_block(p->region, p->slot_max, i);
+        const volatile struct stile__block *b = stile__region_block(p->region, p->size, i);
         uint32_t next = b->next, used = b->used;
         if (used > STILE__BLOCK_DATA)
             used = STILE__BLOCK_DATA;
@@ -81,20 +81,33 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
     return have;
 }
 
-/* Adds a stack, leaf first, under its reason if it is not whole. */
-static void stack_add(struct process *p, uint32_t thread, const uint64_t *frames, size_t n,
-                      enum stile__reason reason, uint64_t ticks, uint64_t ns)
+void process_stack_add(struct process *p, uint32_t thread, const uint64_t *frames, size_t n,
+                       enum stile__reason reason, bool in_kernel, uint64_t ticks, uint64_t ns)
 {
     uint32_t node = CALL_TREE_ROOT;
     if (reason != STILE__REASON_NONE)
         node = call_tree_child(&p->tree, node, CALL_TREE_REASON, reason);
     for (size_t i = n; i-- > 0;)
         node = call_tree_child(&p->tree, node, mappings_find_ever(&p->mappings, frames[i]), frames[i]);
+    if (in_kernel) {
+        node = call_tree_child(&p->tree, node, CALL_TREE_KERNEL, 0);
+        p->kernel_ns += ns;
+    }
     call_tree_add(&p->tree, node, thread, ticks, ns);
+    p->threads[thread].booked_ns += ns;
     p->ticks += ticks;
     p->cpu_ns += ns;
     p->reason_ticks[reason] += ticks;
     p->reason_ns[reason] += ns;
+}
+
+/* A snapshot that was cut may still reach the outermost frame; if it does not, the cut is why. What the agent knew
+ * before the walk is so whatever the walk finds. */
+static enum stile__reason reason_of(enum stile__reason agent, enum stile__reason walk)
+{
+    if (agent == STILE__REASON_SIGNAL_BLOCKED)
+        return agent;
+    return walk == STILE__REASON_NONE || agent == STILE__REASON_NONE ? walk : agent;
 }
 
 static void record_add(struct process *p, uint32_t thread, const struct stile__record *r)
@@ -111,34 +124,45 @@ static void record_add(struct process *p, uint32_t thread, const struct stile__r
         memcpy(s.regs, r->words + n, sizeof s.regs);
         s.len = blocks_take(p, r->block, stack, r->stack_len);
         n += unwinder_walk(p->unwinder, &s, frames + n, FRAMES_MAX - n, &walk_reason);
-        /* A snapshot that was cut may still reach the outermost frame; if it does not, the cut is why. */
-        reason = walk_reason == STILE__REASON_NONE || reason == STILE__REASON_NONE ? walk_reason : reason;
+        reason = reason_of(reason, walk_reason);
     }
     uint64_t ticks = r->ticks, ns = ticks * p->period_ns;
     if (ns <= TICK_NS_MAX)
-        stack_add(p, thread, frames, n, reason, ticks, ns);
+        process_stack_add(p, thread, frames, n, reason, r->in_kernel != 0, ticks, ns);
+}
+
+/* Most records are short: the length that it claims is copied, and then checked in the copy. */
+static void record_copy(union copy *c, const struct stile__cell *cell, uint64_t room)
+{
+    uint64_t cells = ((const volatile struct stile__record *)(const void *)cell)->cells;
+    memcpy(c->bytes, cell, (cells == 0 || cells > room ? room : cells) * STILE__CELL_BYTES);
+    if (cells != c->record.cells) /* changed in between: the copy has what it has */
+        c->record.cells = 0;
 }
 
 /* Takes what lies in one ring. Returns false if it is damaged. */
 static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
 {
     static union copy c;
-    const struct stile__cell *ring = stile__region_ring(p->region, p->slot_max, i);
+    const struct stile__cell *ring = stile__region_ring(p->region, p->size, i);
+    const uint32_t cells = stile__slot_cells(p->size, i);
     uint64_t head = atomic_load_explicit(&slot->head, memory_order_acquire); /* C, pairs with B */
     uint64_t tail = atomic_load_explicit(&slot->tail, memory_order_relaxed); /* own word */
 
     if (head == tail)
         return true;
-    if (head - tail > STILE__RING_CELLS) {
+    if (head - tail > cells) {
         p->damage = "a ring holds more than it can";
         return false;
     }
     uint32_t thread = thread_of(p, slot, i);
     while (tail != head && thread != UINT32_MAX) {
-        uint32_t at = (uint32_t)(tail % STILE__RING_CELLS);
-        uint64_t room = STILE__RING_CELLS - at < head - tail ? STILE__RING_CELLS - at : head - tail;
-        memcpy(c.bytes, &ring[at], room * STILE__CELL_BYTES);
-        p->damage = stile__record_check(&c.record, room, p->block_max);
+        uint32_t at = (uint32_t)(tail & (cells - 1));
+        uint64_t room = cells - at < head - tail ? cells - at : head - tail;
+        if (room > STILE__RING_CELLS_MIN)
+            room = STILE__RING_CELLS_MIN;
+        record_copy(&c, &ring[at], room);
+        p->damage = stile__record_check(&c.record, room, p->size.block_max);
         if (p->damage != NULL)
             return false;
         if (!c.record.is_pad)
@@ -161,19 +185,42 @@ static void counters_take(struct process *p, const struct stile__slot *slot, uin
     if (thread == UINT32_MAX)
         return;
     if (ns - seen->lost_ns != 0 && ns - seen->lost_ns <= TICK_NS_MAX)
-        stack_add(p, thread, NULL, 0, STILE__REASON_BUFFER_FULL, ticks - seen->lost_ticks,
-                  ns - seen->lost_ns);
+        process_stack_add(p, thread, NULL, 0, STILE__REASON_BUFFER_FULL, false, ticks - seen->lost_ticks,
+                          ns - seen->lost_ns);
     p->signals += signals - seen->signals;
     *seen = (struct slot_seen){thread + 1, ticks, ns, signals};
 }
 
-/* Ticks that were still due when a thread's clock was stopped from outside. */
+/* Ticks that were due at a thread's end and had been kept from it. */
 static void missed_take(struct process *p, struct stile__slot *slot, uint32_t i)
 {
     uint64_t missed = atomic_exchange_explicit(&slot->missed_ticks, 0, memory_order_relaxed);
     uint32_t thread = missed != 0 ? thread_of(p, slot, i) : UINT32_MAX;
+    enum stile__reason reason = slot->missed_reason == STILE__REASON_SIGNAL_BLOCKED
+                                    ? STILE__REASON_SIGNAL_BLOCKED
+                                    : STILE__REASON_UNSAMPLED;
     if (thread != UINT32_MAX && missed <= TICK_NS_MAX / p->period_ns)
-        stack_add(p, thread, NULL, 0, STILE__REASON_UNSAMPLED, missed, missed * p->period_ns);
+        process_stack_add(p, thread, NULL, 0, reason, false, missed, missed * p->period_ns);
+}
+
+/* The thread's own clock, once it is stopped. A thread that never ticked is known from here on. */
+static void used_take(struct process *p, const struct stile__slot *slot, uint32_t i)
+{
+    uint64_t exit = atomic_load_explicit(&slot->exit_cpu_ns, memory_order_relaxed), base = slot->base_cpu_ns;
+    if (exit <= base || exit - base > TICK_NS_MAX * 1000)
+        return;
+    uint64_t used = exit - base;
+    if (p->slots[i].thread == 0 && used < STILE__EXACT_PERIODS * p->period_ns)
+        return;
+    uint32_t thread = thread_of(p, slot, i);
+    if (thread != UINT32_MAX)
+        p->threads[thread].used_ns = used;
+}
+
+static void thread_ended(struct thread_seen *t, const struct stile__slot *slot)
+{
+    snprintf(t->comm, sizeof t->comm, "%.16s", slot->comm);
+    t->ended = true;
 }
 
 static void slot_drain(struct process *p, uint32_t i)
@@ -189,11 +236,13 @@ static void slot_drain(struct process *p, uint32_t i)
         return;
     counters_take(p, slot, i);
     missed_take(p, slot, i);
+    used_take(p, slot, i);
+    p->threads_ended += state == STILE__SLOT_EXITED;
     if (state == STILE__SLOT_EXITED) {
         uint32_t t = p->slots[i].thread - 1;
         if (t != UINT32_MAX &&
             p->threads[t].generation == atomic_load_explicit(&slot->generation, memory_order_relaxed))
-            snprintf(p->threads[t].comm, sizeof p->threads[t].comm, "%.16s", slot->comm);
+            thread_ended(&p->threads[t], slot);
         p->slots[i] = (struct slot_seen){0}; /* its tid may live again under another name */
         /* Release pairs with slot_try's acquire: we are done with the ring. */
         atomic_store_explicit(&slot->state, STILE__SLOT_FREE, memory_order_release);
@@ -204,7 +253,7 @@ static void slot_drain(struct process *p, uint32_t i)
 static uint32_t blocks_in_use(const struct process *p)
 {
     uint32_t n = 0;
-    for (uint32_t w = 0; w < p->block_max / 64; w++)
+    for (uint32_t w = 0; w < p->size.block_max / 64; w++)
         n += (uint32_t)__builtin_popcountll(
             atomic_load_explicit(&p->region->blocks_used[w], memory_order_relaxed));
     return n;
@@ -216,7 +265,8 @@ static void blocks_check(struct process *p, uint32_t in_use)
     uint32_t ready = atomic_load_explicit(&p->region->blocks_ready, memory_order_relaxed);
     uint64_t failed = atomic_load_explicit(&p->region->blocks_short, memory_order_relaxed);
     if (failed != p->blocks_short || in_use > ready / 2)
-        process_blocks_grow(p, ready < p->block_max / BLOCKS_AGAIN ? BLOCKS_AGAIN * ready : p->block_max);
+        process_blocks_grow(p, ready < p->size.block_max / BLOCKS_AGAIN ? BLOCKS_AGAIN * ready
+                                                                        : p->size.block_max);
     p->blocks_short = failed;
 }
 
@@ -228,7 +278,7 @@ void process_drain(struct process *p)
         return;
     p->maps_fresh = false;
     uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_acquire);
-    if (used > p->slot_max) {
+    if (used > p->size.slot_max) {
         p->damage = "more thread slots are in use than there are";
         return;
     }
@@ -236,6 +286,7 @@ void process_drain(struct process *p)
     for (uint32_t i = 0; i < used && p->damage == NULL; i++)
         slot_drain(p, i);
     blocks_check(p, in_use);
+    process_clock_read(p);
     if (p->ticks == before)
         return;
     /* Libraries come and go at the same addresses: look as often as costs one part in fifty at most. */

@@ -16,6 +16,7 @@
 #include "profiler/region/check.h"
 
 #define BLOCKS_AT_LEAST 16u         /* 256 KiB: what a deep stack takes; more comes when it is used */
+#define BLOCK_ROUNDS    50u         /* at first, blocks for the samples of so much of a second */
 #define MAPS_BYTES_MAX  (64u << 20) /* no program has so many mappings; what we were handed may be anything */
 
 uint64_t now_mono_ns(void)
@@ -38,13 +39,15 @@ static const char *region_map(struct process *p, int fd)
     if (at == MAP_FAILED)
         return "the region cannot be mapped";
     p->region = at;
-    const char *why = stile__region_check(p->region, p->region_size, &p->slot_max, &p->block_max);
+    const char *why = stile__region_check(p->region, p->region_size, &p->size);
     if (why != NULL)
         return why;
     p->hz = p->region->hz;
     p->period_ns = p->region->period_ns;
     p->start_unix_ns = p->region->start_unix_ns;
     p->start_mono_ns = p->region->start_mono_ns;
+    p->start_cpu_ns = p->region->start_cpu_ns;
+    p->from_birth = p->region->from_birth != 0;
     /* Read again from shared memory: checked again. */
     return p->period_ns == 0 || p->hz == 0 || p->hz > STILE__REGION_HZ_MAX
                ? "the region's sampling rate is out of range"
@@ -53,10 +56,10 @@ static const char *region_map(struct process *p, int fd)
 
 void process_blocks_grow(struct process *p, uint32_t want)
 {
-    struct stile__region_layout l = stile__region_layout(p->slot_max, p->block_max);
+    struct stile__region_layout l = stile__region_layout(p->size);
     uint32_t ready = atomic_load_explicit(&p->region->blocks_ready, memory_order_relaxed);
-    if (want > p->block_max)
-        want = p->block_max;
+    if (want > p->size.block_max)
+        want = p->size.block_max;
     if (ready >= want)
         return;
     char *from = (char *)p->region + l.blocks + (uint64_t)ready * STILE__BLOCK_SIZE;
@@ -81,10 +84,11 @@ static const char *set_up(struct process *p, const int *fds)
     p->mappings.refresh = refresh_once;
     p->mappings.refresh_arg = p;
     p->unwinder = unwinder_new(&p->mappings);
-    p->slots = calloc(p->slot_max, sizeof *p->slots); /* zeroed pages are not there until they are used */
+    p->slots =
+        calloc(p->size.slot_max, sizeof *p->slots); /* zeroed pages are not there until they are used */
     if (p->unwinder == NULL || p->slots == NULL || call_tree_init(&p->tree) != 0)
         return "the collector has no memory";
-    process_blocks_grow(p, BLOCKS_AT_LEAST);
+    process_blocks_grow(p, BLOCKS_AT_LEAST + p->hz / BLOCK_ROUNDS);
     return NULL;
 }
 
@@ -195,6 +199,8 @@ void process_end(struct process *p)
     if (p->damage == NULL)
         process_maps_refresh(p);
     process_drain(p);
+    if (p->damage == NULL)
+        process_settle(p);
     p->end_mono_ns = now_mono_ns();
     p->state = PROCESS_ENDED;
     /* What only the walk needed; many processes may be waiting for their files. */

@@ -18,6 +18,9 @@ struct thread_seen {
     uint32_t tid;
     uint32_t generation;
     char comm[17];
+    bool ended;
+    uint64_t booked_ns; /* on its stacks, all pieces of the profile together */
+    uint64_t used_ns;   /* by its own clock, once that is known; else 0 */
 };
 
 /* What was last seen of a slot: its counters belong to the handler, so the collector takes differences. */
@@ -43,8 +46,11 @@ struct process {
 
     struct stile__region *region;
     uint64_t region_size;
-    uint32_t slot_max, block_max; /* as checked; the region's own words are not read again */
-    uint64_t period_ns, start_unix_ns, start_mono_ns;
+    struct stile__region_size size; /* as checked; the region's own words are not read again */
+    uint64_t period_ns, start_unix_ns, start_mono_ns, start_cpu_ns;
+    bool from_birth;         /* what the image used before the session is part of the profile */
+    uint64_t earlier_cpu_ns; /* CPU time of images before this one that is in their profiles */
+    uint64_t used_cpu_ns;    /* the process's own CPU clock, when last read */
     uint32_t hz;
     const char *damage; /* what was wrong with the region, or NULL; it is not read any more */
 
@@ -58,9 +64,10 @@ struct process {
 
     struct thread_seen *threads;
     uint32_t n_threads, cap_threads;
+    uint64_t threads_ended;
     uint64_t comm_read_ns;
 
-    uint64_t ticks, cpu_ns, signals;
+    uint64_t ticks, cpu_ns, kernel_ns, signals;
     uint64_t reason_ticks[STILE__REASON_COUNT], reason_ns[STILE__REASON_COUNT];
     uint64_t blocks_short;
     uint64_t end_mono_ns; /* when it was drained for the last time */
@@ -70,7 +77,6 @@ struct process {
     bool wrote;      /* a file is there */
     unsigned images; /* images that this pid has exec'd before this one */
     char command[4096];
-    char clock[128];
 
     pid_t writer; /* process that writes the file, 0 for none */
     struct batch *batch;
@@ -92,6 +98,20 @@ void process_maps_refresh(struct process *p);
 
 /* Takes all records out of the rings into the call tree. */
 void process_drain(struct process *p);
+
+/* Adds weight to a stack of a thread, leaf first, under its reason if it is not whole; in_kernel: under a [kernel] leaf. */
+void process_stack_add(struct process *p, uint32_t thread, const uint64_t *frames, size_t n,
+                       enum stile__reason reason, bool in_kernel, uint64_t ticks, uint64_t ns);
+
+/* Reads the process's CPU clock, while it can be read. */
+void process_clock_read(struct process *p);
+
+/* Compares what was booked with the clocks of threads and process, once nothing more will be booked, and books the
+ * rest by its cause. */
+void process_settle(struct process *p);
+
+/* What ticked for its threads, in words. */
+void process_clock_describe(const struct process *p, char *text, size_t size);
 
 /* Makes `want` snapshot blocks ready, or as many as there can be. The collector populates them, so the program pays
  * nothing for it. */

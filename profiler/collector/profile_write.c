@@ -117,6 +117,9 @@ static int location_of(struct writer *w, uint32_t node, uint64_t *id)
         const char *reason = stile__reason_name((enum stile__reason)n->address);
         const struct stile__builder_line line = {reason, reason, "", 0, 0};
         err = stile__builder_location_add(w->builder, 0, 0, &line, 1, id);
+    } else if (n->mapping == CALL_TREE_KERNEL) {
+        static const struct stile__builder_line line = {STILE__KERNEL_NAME, STILE__KERNEL_NAME, "", 0, 0};
+        err = stile__builder_location_add(w->builder, 0, 0, &line, 1, id);
     } else if (n->mapping == MAPPING_NONE) {
         snprintf(name, sizeof name, "0x%" PRIx64, n->address);
         const struct stile__builder_line line = {name, name, "", 0, 0};
@@ -197,7 +200,7 @@ static int comment(struct writer *w, const char *format, ...)
 /* Every reason is named, with its count, so that "none" is a statement. */
 static void reasons_out(struct writer *w)
 {
-    char text[512];
+    char text[768];
     size_t n = 0;
     for (int i = 1; i < STILE__REASON_COUNT && n < sizeof text; i++)
         n += (size_t)snprintf(text + n, sizeof text - n, "%s %s %" PRIu64 " ticks, %.3f s", i == 1 ? "" : ";",
@@ -214,14 +217,17 @@ static void comments_out(struct writer *w)
 
     comment(w, "stile %s", STILE_VERSION);
     comment(w, "command: %s", p->command);
-    comment(w, "clock: %s", p->clock);
+    char clock[256];
+    process_clock_describe(p, clock, sizeof clock);
+    comment(w, "clock: %s", clock);
     comment(w, "rate: %u Hz requested, %.1f signals per second of CPU time", p->hz,
             p->cpu_ns != 0 ? (double)p->signals / seconds : 0.0);
     comment(w, "samples: %" PRIu64 " ticks in %" PRIu64 " signals, %.3f s", p->ticks, p->signals, seconds);
     reasons_out(w);
-    comment(w, "threads: %u sampled, %u without a slot, %u without a timer", p->n_threads,
+    comment(w, "in the kernel: %.3f s", (double)p->kernel_ns / 1e9);
+    comment(w, "threads: %u sampled, %u without a slot, %u without a clock", p->n_threads,
             atomic_load_explicit(&r->threads_unsampled, memory_order_relaxed),
-            atomic_load_explicit(&r->timers_failed, memory_order_relaxed));
+            atomic_load_explicit(&r->clocks[STILE__CLOCK_NONE], memory_order_relaxed));
     comment(w, "stale signals: %" PRIu64, atomic_load_explicit(&r->stale_signals, memory_order_relaxed));
     if (atomic_load_explicit(&r->signal_taken, memory_order_relaxed) != 0)
         comment(w, "the program set a handler of its own for SIGPROF; samples end there");

@@ -1,8 +1,8 @@
 /* Checks of what the program left in the region, before the collector believes it. Collector, normal context. */
 #include "profiler/region/check.h"
 
-const char *stile__region_check(const struct stile__region *r, uint64_t file_size, uint32_t *slot_max,
-                                uint32_t *block_max)
+const char *stile__region_check(const struct stile__region *r, uint64_t file_size,
+                                struct stile__region_size *size)
 {
     if (file_size < sizeof *r)
         return "the region is smaller than its header";
@@ -10,13 +10,15 @@ const char *stile__region_check(const struct stile__region *r, uint64_t file_siz
         return "the region has not our magic number";
     if (r->version != STILE__REGION_VERSION)
         return "the region is of another version of libstile";
-    *slot_max = r->slot_max;
-    *block_max = r->block_max;
-    if (*slot_max == 0 || *slot_max > STILE__SLOT_MAX || *slot_max % 16 != 0)
+    *size = r->size;
+    if (size->slot_max == 0 || size->slot_max > STILE__SLOT_MAX || size->slot_max % 16 != 0)
         return "the region's number of thread slots is out of range";
-    if (*block_max == 0 || *block_max > STILE__BLOCK_MAX)
+    if (size->block_max == 0 || size->block_max > STILE__BLOCK_MAX)
         return "the region's number of snapshot blocks is out of range";
-    if (stile__region_layout(*slot_max, *block_max).size > file_size)
+    if (size->ring_cells < STILE__RING_CELLS_MIN || size->ring_cells > STILE__RING_CELLS_MAX ||
+        (size->ring_cells & (size->ring_cells - 1)) != 0)
+        return "the region's size of rings is out of range";
+    if (stile__region_layout(*size).size > file_size)
         return "the region is smaller than its parts";
     if (r->hz == 0 || r->hz > STILE__REGION_HZ_MAX || r->period_ns == 0 || r->period_ns > 1000000000u)
         return "the region's sampling rate is out of range";
@@ -49,6 +51,8 @@ const char *stile__reason_name(enum stile__reason reason)
         [STILE__REASON_BUFFER_FULL] = "[buffer full]",
         [STILE__REASON_UNKNOWN_STACK] = "[unknown stack]",
         [STILE__REASON_UNSAMPLED] = "[unsampled]",
+        [STILE__REASON_SIGNAL_BLOCKED] = "[signal blocked]",
+        [STILE__REASON_EXEC_AND_EXIT] = "[exec and exit]",
     };
     return reason < STILE__REASON_COUNT ? names[reason] : "[unknown reason]";
 }

@@ -30,15 +30,15 @@ enum stile__hello_text {
     STILE__HELLO_PATH,     /* the same with %p, %e and %t expanded */
     STILE__HELLO_CWD,      /* directory that a relative path is relative to */
     STILE__HELLO_COMMAND,  /* command line, arguments separated by spaces */
-    STILE__HELLO_CLOCK,    /* the clock in words, for the comments */
     STILE__HELLO_TEXTS
 };
 
 /* Told to a client about twice a second and at the end (final != 0). Totals over the whole tree. */
 struct stile__status {
     uint64_t ticks;
-    uint64_t cpu_ns;          /* CPU time sampled */
-    uint64_t bracketed_ns[8]; /* by enum stile__reason */
+    uint64_t cpu_ns;           /* CPU time sampled */
+    uint64_t bracketed_ns[16]; /* by enum stile__reason */
+    uint64_t kernel_ns;
     uint32_t processes;
     uint32_t final;
     int32_t error;  /* 0 or -errno of writing the first file */
@@ -47,6 +47,7 @@ struct stile__status {
     char path[4096];    /* the first process's file; "" when no process was profiled */
     char busiest[4096]; /* the file with the most CPU time in it */
     uint64_t busiest_ns;
+    char clock[128];   /* what ticked, in words: of the process with the most CPU time */
     char message[512]; /* one line when error is set */
 };
 

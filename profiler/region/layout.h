@@ -7,8 +7,8 @@
  *   header | modules text | thread slots | rings, one per slot | snapshot blocks
  *
  * Invariants
- *  - slot_max and block_max determine every offset (stile__region_layout); the collector recomputes them and
- *    believes nothing else about sizes. Whatever the program scribbles here yields a clear error in the collector.
+ *  - `size` determines every offset (stile__region_layout); the collector recomputes them and believes nothing else
+ *    about sizes. Whatever the program scribbles here yields a clear error in the collector.
  *  - Pages that the SIGPROF handler writes are populated before it can reach them, since a fault that cannot be
  *    served from a memfd is a SIGBUS in the program.
  *  - Each word has one writer, named by the group it stands in; words that both sides write are atomic
@@ -34,20 +34,40 @@
 #define STILE__MODULES_BYTES (1u << 20)   /* text of the executable mappings, as /proc/PID/maps has them */
 #define STILE__BLOCK_NONE    UINT32_MAX
 
+/* A thread that has used so many periods is brought to its own clock to the nanosecond; the ticks of shorter ones add
+ * up only together (see carry_take in clock.c). */
+#define STILE__EXACT_PERIODS 16u
+
 /* Life of a slot. free -> setup: agent, compare-and-swap; setup -> live, live -> exited: agent, release;
  * exited -> free: collector, release, once the ring is drained and the thread's final words are read. */
 enum stile__slot_state { STILE__SLOT_FREE, STILE__SLOT_SETUP, STILE__SLOT_LIVE, STILE__SLOT_EXITED };
 
+/* What ticks for a thread; see clock.c for who gets which. */
+enum stile__clock_kind {
+    STILE__CLOCK_NONE,
+    STILE__CLOCK_TIMER, /* a timer on its CPU time, at the kernel's tick rate at most; the rest are overruns */
+    STILE__CLOCK_PERF, /* perf's cpu-clock for time in user mode, and a timer that settles time in the kernel */
+    STILE__CLOCK_PERF_ALONE, /* the same without the timer: there was none to be had */
+    STILE__CLOCK_PROCESS,    /* one timer on the CPU time of the process, shared */
+    STILE__CLOCK_KINDS
+};
+
+/* Why perf's clock was not tried; beyond errno's range. */
+enum { STILE__PERF_FILTERED = 4096, STILE__PERF_RATE };
+
 /* One thread. */
 struct stile__slot {
     /* Owned by the agent in normal context; constant while the slot is live. */
-    _Atomic uint32_t state;        /* enum stile__slot_state */
-    _Atomic uint32_t tid;          /* as the program sees it */
-    _Atomic uint32_t generation;   /* unique per thread and session; the timer's signals carry it */
-    int32_t timer_id;              /* kernel timer, -1 for none */
+    _Atomic uint32_t state;      /* enum stile__slot_state */
+    _Atomic uint32_t tid;        /* as the program sees it */
+    _Atomic uint32_t generation; /* unique per thread and session; the timer's signals carry it */
+    uint8_t clock_kind;          /* enum stile__clock_kind */
+    uint8_t missed_reason;       /* enum stile__reason of missed_ticks */
+    uint8_t pad0[2];
     char comm[16];                 /* final thread name, valid once exited; not terminated when 16 long */
-    uint64_t exit_cpu_ns;          /* final CPU clock of the thread, valid once exited */
+    uint64_t base_cpu_ns;          /* the thread's CPU time from which on it is accounted for */
     uint64_t first_due_ns;         /* the thread's CPU time at which its first tick is due */
+    _Atomic uint64_t exit_cpu_ns;  /* final CPU time of the thread, or at the session's end; 0 before */
     _Atomic uint64_t missed_ticks; /* due, but not delivered when its clock was stopped; valid at the end */
 
     /* Owned by whoever holds the lock, or by the thread's handler. Barriers' stack_lock: 0 or the owner's tid. */
@@ -81,18 +101,25 @@ _Static_assert(sizeof(struct stile__block) == STILE__BLOCK_SIZE, "a block is one
 /* What became of the file, left by the collector for the agent to read and print. */
 enum stile__finish_state { STILE__FINISH_NONE, STILE__FINISH_WRITTEN, STILE__FINISH_FAILED };
 
+/* What determines where everything is. */
+struct stile__region_size {
+    uint32_t slot_max;
+    uint32_t block_max;
+    uint32_t ring_cells; /* of the first slots; see stile__slot_cells */
+};
+
 struct stile__region {
     /* Constant once the region has been handed over. */
     uint64_t magic;
     uint32_t version;
-    uint32_t slot_max;
-    uint32_t block_max;
+    struct stile__region_size size;
     uint32_t hz;            /* requested rate, per second of CPU time */
-    uint64_t period_ns;     /* CPU time per tick */
+    uint32_t tick_ns;       /* the kernel's tick */
+    uint64_t period_ns;     /* CPU time per tick of ours */
     uint64_t start_unix_ns; /* CLOCK_REALTIME when the session started */
     uint64_t start_mono_ns; /* CLOCK_MONOTONIC at the same moment */
     uint64_t start_cpu_ns;  /* CPU time the process had used by then */
-    uint8_t pad0[64 - 8];
+    uint32_t from_birth;    /* 1: what the image used before that is part of the profile, too */
 
     /* Owned by the agent in normal context. */
     _Alignas(64) _Atomic uint32_t slots_used; /* slots ever used; grows by compare-and-swap */
@@ -100,10 +127,12 @@ struct stile__region {
     _Atomic uint32_t flush_request;  /* counts up */
     _Atomic uint32_t finish_request; /* 0, then 1 */
     _Atomic uint32_t threads_unsampled; /* threads that got no slot */
-    _Atomic uint32_t timers_failed;     /* threads for which timer_create failed */
     _Atomic uint32_t
         signal_taken; /* 1: the program handles the signal itself; there are no ticks after that */
-    uint8_t pad1[64 - 28];
+    _Atomic uint32_t clocks[STILE__CLOCK_KINDS]; /* threads by what ticks for them */
+    _Atomic int32_t perf_error;                  /* why the first thread without perf has none: errno, or 0 */
+    _Atomic int32_t timer_error;                 /* the same for timers */
+    _Atomic uint64_t end_cpu_ns; /* CPU time of the process when the session ended or it exec'd; 0 before */
 
     /* Added to by handlers: any thread, read-modify-write. */
     _Alignas(64) _Atomic uint64_t stale_signals; /* of an earlier session or another thread's timer */
@@ -123,20 +152,38 @@ struct stile__region {
 };
 _Static_assert(sizeof(struct stile__region) <= STILE__PAGE, "the header is one page");
 
+#define STILE__SLOTS_LARGE 64u /* slots with rings of full size: more threads than run at once */
+
+/* Cells of slot i's ring. Threads beyond the first take turns on the processors, so that less does for them. */
+static inline uint32_t stile__slot_cells(struct stile__region_size size, uint32_t i)
+{
+    uint32_t small =
+        size.ring_cells / 8 > STILE__RING_CELLS_MIN ? size.ring_cells / 8 : STILE__RING_CELLS_MIN;
+    return i < STILE__SLOTS_LARGE ? size.ring_cells : small;
+}
+
+/* Bytes from the first ring to that of slot i. */
+static inline uint64_t stile__ring_offset(struct stile__region_size size, uint32_t i)
+{
+    uint64_t large = i < STILE__SLOTS_LARGE ? i : STILE__SLOTS_LARGE;
+    return (large * size.ring_cells + (i - large) * stile__slot_cells(size, STILE__SLOTS_LARGE)) *
+           STILE__CELL_BYTES;
+}
+
 /* Byte offsets of the parts; `size` is the whole file's. */
 struct stile__region_layout {
     uint64_t modules, slots, rings, blocks, size;
 };
 
 /* Computes the layout. Async-signal-safe. */
-static inline struct stile__region_layout stile__region_layout(uint32_t slot_max, uint32_t block_max)
+static inline struct stile__region_layout stile__region_layout(struct stile__region_size size)
 {
     struct stile__region_layout l;
     l.modules = STILE__PAGE;
     l.slots = l.modules + STILE__MODULES_BYTES;
-    l.rings = l.slots + (uint64_t)slot_max * sizeof(struct stile__slot);
-    l.blocks = l.rings + (uint64_t)slot_max * STILE__RING_BYTES;
-    l.size = l.blocks + (uint64_t)block_max * STILE__BLOCK_SIZE;
+    l.rings = l.slots + (uint64_t)size.slot_max * sizeof(struct stile__slot);
+    l.blocks = l.rings + stile__ring_offset(size, size.slot_max);
+    l.size = l.blocks + (uint64_t)size.block_max * STILE__BLOCK_SIZE;
     return l;
 }
 
@@ -149,14 +196,15 @@ static inline struct stile__slot *stile__region_slot(struct stile__region *r, ui
 {
     return (struct stile__slot *)((char *)r + STILE__PAGE + STILE__MODULES_BYTES) + i;
 }
-static inline struct stile__cell *stile__region_ring(struct stile__region *r, uint32_t slot_max, uint32_t i)
+static inline struct stile__cell *stile__region_ring(struct stile__region *r, struct stile__region_size size,
+                                                     uint32_t i)
 {
-    return (struct stile__cell *)((char *)r + stile__region_layout(slot_max, 0).rings +
-                                  (uint64_t)i * STILE__RING_BYTES);
+    return (struct stile__cell *)((char *)r + stile__region_layout(size).rings + stile__ring_offset(size, i));
 }
-static inline struct stile__block *stile__region_block(struct stile__region *r, uint32_t slot_max, uint32_t i)
+static inline struct stile__block *stile__region_block(struct stile__region *r,
+                                                       struct stile__region_size size, uint32_t i)
 {
-    return (struct stile__block *)((char *)r + stile__region_layout(slot_max, 0).blocks) + i;
+    return (struct stile__block *)((char *)r + stile__region_layout(size).blocks) + i;
 }
 
 #endif

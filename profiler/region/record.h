@@ -12,7 +12,9 @@ enum stile__reason {
     STILE__REASON_TRUNCATED,      /* deeper than what is recorded */
     STILE__REASON_BUFFER_FULL,    /* no room for the record or its snapshot */
     STILE__REASON_UNKNOWN_STACK,  /* the stack pointer is on no stack whose bounds are known */
-    STILE__REASON_UNSAMPLED,      /* due when the clock of another thread was stopped */
+    STILE__REASON_UNSAMPLED,      /* used without a tick: no clock for the thread, or its clock was stopped */
+    STILE__REASON_SIGNAL_BLOCKED, /* used while the program kept our signal from the thread */
+    STILE__REASON_EXEC_AND_EXIT,  /* used before the session could start, or after a thread's last look */
     STILE__REASON_COUNT
 };
 
@@ -37,11 +39,14 @@ struct stile__record {
     uint64_t weight_ns; /* CPU time this tick stands for */
     uint64_t stack_start;
     uint32_t stack_len;
-    uint32_t reserved;
+    uint32_t in_kernel; /* 1: the thread was in the kernel, called from words[0]: the leaf is [kernel] */
     uint64_t words[];
 };
 
 /* The bracketed name under which a reason is reported; constant text. */
 const char *stile__reason_name(enum stile__reason reason);
+
+/* The leaf of time in the kernel. */
+#define STILE__KERNEL_NAME "[kernel]"
 
 #endif

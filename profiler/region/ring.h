@@ -9,7 +9,7 @@
  *   B pairs with C: a record is read only after it was written whole.
  *   D pairs with A: a cell is overwritten only after it was read.
  *
- * head and tail count cells and never wrap back; their difference is at most STILE__RING_CELLS. A record lies in
+ * head and tail count cells and never wrap back; their difference is at most the ring's size in cells. A record lies in
  * adjacent cells; where it would cross the end, a pad record fills the rest. The handler never waits: a record
  * that does not fit is added to the thread's lost counters instead. */
 #ifndef STILE_REGION_RING_H
@@ -21,9 +21,10 @@
 
 #include "profiler/region/record.h"
 
-#define STILE__CELL_BYTES 64u
-#define STILE__RING_CELLS 128u
-#define STILE__RING_BYTES (STILE__CELL_BYTES * STILE__RING_CELLS)
+#define STILE__CELL_BYTES     64u
+#define STILE__RING_CELLS_MIN 128u  /* also the longest record */
+#define STILE__RING_CELLS_MAX 4096u /* at the highest rate about 50 ms of samples */
+#define STILE__RECORD_BYTES   (STILE__CELL_BYTES * STILE__RING_CELLS_MIN)
 
 struct stile__cell {
     _Alignas(STILE__CELL_BYTES) uint8_t bytes[STILE__CELL_BYTES];
@@ -36,18 +37,18 @@ static inline uint32_t stile__record_cells(uint32_t n_words)
                       STILE__CELL_BYTES);
 }
 
-/* Reserves `cells` adjacent cells for one record and returns it with `cells` set, or NULL when there is no room.
+/* Reserves, in a ring of ring_cells (a power of two), `cells` adjacent cells for one record and returns it with `cells` set, or NULL when there is no room.
  * Producer only; async-signal-safe. *commit is what stile__ring_commit stores to publish it. */
-static inline struct stile__record *stile__ring_reserve(struct stile__cell *ring, _Atomic uint64_t *head,
-                                                        _Atomic uint64_t *tail, uint32_t cells,
-                                                        uint64_t *commit)
+static inline struct stile__record *stile__ring_reserve(struct stile__cell *ring, uint32_t ring_cells,
+                                                        _Atomic uint64_t *head, _Atomic uint64_t *tail,
+                                                        uint32_t cells, uint64_t *commit)
 {
     uint64_t h = atomic_load_explicit(head, memory_order_relaxed); /* own word */
     uint64_t t = atomic_load_explicit(tail, memory_order_acquire); /* A, pairs with D */
-    uint32_t at = (uint32_t)(h % STILE__RING_CELLS);
-    uint32_t pad = at + cells > STILE__RING_CELLS ? STILE__RING_CELLS - at : 0;
+    uint32_t at = (uint32_t)(h & (ring_cells - 1));
+    uint32_t pad = at + cells > ring_cells ? ring_cells - at : 0;
 
-    if (cells > STILE__RING_CELLS || h - t > STILE__RING_CELLS || h + pad + cells - t > STILE__RING_CELLS)
+    if (cells > STILE__RING_CELLS_MIN || h - t > ring_cells || h + pad + cells - t > ring_cells)
         return NULL;
     if (pad != 0) {
         struct stile__record *p = (struct stile__record *)(void *)&ring[at];

@@ -9,7 +9,7 @@ import pprof
 
 
 def test_unloaded_library_is_named(out):
-    r = harness.run([harness.program("loader"), harness.program("plugin.so"), "5"], profile=out)
+    r = harness.run([harness.program("loader"), harness.program("plugin.so"), "5"], profile=out, hz=1000)
     assert r.same == (0, b"done\n", b"")
     p = pprof.valid(out)
     assert p.cum()["work_in_plugin"] == pytest.approx(600e6, rel=0.15)

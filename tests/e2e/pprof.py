@@ -136,10 +136,14 @@ def valid(path, timeout=harness.FILE_WAIT):
 # --- Shares
 
 
+# Where time went in which the program had no stack to be walked: places, not reasons why a stack is not whole.
+PLACES = ("[kernel]", "[exec and exit]")
+
+
 def reason(sample):
-    """Why a stack is not whole: the bracketed function at its root, or None. [kernel] is a place, not a reason."""
+    """Why a stack is not whole: the bracketed function at its root, or None."""
     root = sample.frames[-1].name if sample.frames else ""
-    return root if BRACKETED.match(root) and root != "[kernel]" else None
+    return root if BRACKETED.match(root) and root not in PLACES else None
 
 
 def bracketed_ns(profiles):
@@ -150,6 +154,11 @@ def bracketed_ns(profiles):
             if reason(s):
                 total[reason(s)] += s.ns
     return total
+
+
+def exec_and_exit_ns(p):
+    """Loading the program, and the ends of its threads after their last look at their clocks."""
+    return sum(s.ns for s in p.samples if s.frames[-1].name == "[exec and exit]")
 
 
 def bracketed_share(profiles):
@@ -164,6 +173,8 @@ def complete_share(profiles):
     for p in profiles:
         for s in p.samples:
             own = [f for f in s.frames if not BRACKETED.match(f.name)]
+            if not own and reason(s) is None:
+                continue
             if not all(has_unwind_info(f) for f in own):
                 continue
             total += s.ns

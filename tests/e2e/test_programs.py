@@ -120,8 +120,8 @@ def assert_pprof_reads(path, home):
     top = pprof_tool(home, "-top", "-nodecount=0", "-nodefraction=0", path)
     assert "Type: cpu" in top and "Duration:" in top and "flat%" in top, top[:500]
     assert main.split("(")[0].split("<")[0] in top
-    shown = re.search(r"Total samples = ([\d.]+)(mins|s|ms)", top)
-    assert float(shown.group(1)) * {"mins": 60e9, "s": 1e9, "ms": 1e6}[shown.group(2)] == \
+    shown = re.search(r"Total samples = ([\d.]+)(mins|s|ms|us)", top)
+    assert float(shown.group(1)) * {"mins": 60e9, "s": 1e9, "ms": 1e6, "us": 1e3}[shown.group(2)] == \
         pytest.approx(p.ns, rel=0.01)
     counts = pprof_tool(home, "-top", "-sample_index=samples", path)
     assert "Type: samples" in counts

@@ -5,9 +5,14 @@
 #include <ucontext.h>
 
 #include "barriers/stack_lock.h"
+#include "profiler/agent/clock.h"
 #include "profiler/region/raw_syscall.h"
 
 #include "profiler/agent/signal/poison.h"
+
+#define ARITHMETIC_FLAGS 0x8d5u /* CF PF AF ZF SF OF */
+#define SETTLE_TICKS     4u  /* kernel ticks' worth of time, after which its place is settled as it can be */
+#define SETTLE_SIGNALS   64u /* without a timer: a look at the thread's clock in so many signals */
 
 /* The kernel's order of general registers to DWARF's. */
 static void registers_of(const ucontext_t *uc, uint64_t *regs)
@@ -36,7 +41,7 @@ static bool bind(struct stile__session *s, struct stile__region *r, struct stile
                  uint64_t rsp)
 {
     uint32_t i = (uint32_t)id;
-    if (i >= s->slot_max)
+    if (i >= s->size.slot_max)
         return false;
     struct stile__slot *slot = stile__region_slot(r, i);
     uint32_t tid = stile__raw_gettid();
@@ -61,25 +66,37 @@ static void count(_Atomic uint64_t *counter, uint64_t n)
                           memory_order_relaxed);
 }
 
+/* Whether the signal was taken on the way out of a system call. The instruction leaves the return address in rcx and
+ * the flags in r11 (Intel SDM, SYSCALL), and nothing else does both; a call that is about to be restarted returns to
+ * the instruction itself, two bytes before. */
+static bool in_system_call(const ucontext_t *uc)
+{
+    uint64_t rip = (uint64_t)uc->uc_mcontext.gregs[REG_RIP], rcx = (uint64_t)uc->uc_mcontext.gregs[REG_RCX];
+    uint64_t differ = (uint64_t)uc->uc_mcontext.gregs[REG_R11] ^ (uint64_t)uc->uc_mcontext.gregs[REG_EFL];
+    return (rcx == rip || rcx == rip + 2) && (differ & ARITHMETIC_FLAGS) == 0;
+}
+
 void stile__tick_take(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                      const uint64_t *regs, uint32_t ticks)
+                      const uint64_t *regs, const struct stile__tick *tick)
 {
     uint64_t commit;
+    uint32_t i = (uint32_t)t->id;
 
-    count(&t->slot->ticks, ticks);
+    count(&t->slot->ticks, tick->ticks);
     struct stile__record *record =
-        stile__ring_reserve(stile__region_ring(r, s->slot_max, (uint32_t)t->id), &t->slot->head,
+        stile__ring_reserve(stile__region_ring(r, s->size, i), stile__slot_cells(s->size, i), &t->slot->head,
                             &t->slot->tail, stile__record_cells(STILE__WALK_WORDS), &commit);
     if (record == NULL) {
-        count(&t->slot->lost_ns, ticks * s->period_ns);
-        count(&t->slot->lost_ticks, ticks);
+        count(&t->slot->lost_ns, tick->ticks * s->period_ns);
+        count(&t->slot->lost_ticks, tick->ticks);
         return;
     }
     record->kept = 0;
     record->label_set = 0;
-    record->ticks = ticks;
-    record->weight_ns = ticks * s->period_ns;
-    record->reason = STILE__REASON_NONE;
+    record->ticks = tick->ticks;
+    record->weight_ns = tick->ticks * s->period_ns;
+    record->reason = tick->reason;
+    record->in_kernel = tick->in_kernel;
     record->block = STILE__BLOCK_NONE;
     record->stack_len = 0;
     record->n_new = 1;
@@ -88,28 +105,92 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     if (stile__stack_trylock(&t->slot->stack_lock, t->tid)) {
         stile__walk(s, r, t, regs, record);
         stile__stack_unlock(&t->slot->stack_lock);
+        if (tick->reason != STILE__REASON_NONE) /* whatever the walk found besides */
+            record->reason = tick->reason;
     } else {
         record->reason = STILE__REASON_STACK_LOCKED;
     }
     stile__ring_commit(&t->slot->head, commit);
 }
 
-static void tick(struct stile__session *s, struct stile__region *r, const siginfo_t *info,
-                 const ucontext_t *uc)
+/* Time that went by without a tick while ticks were due is time in which the signal could not come: the kernel is late by
+ * a tick, a busy hypervisor by a few, but what is more was kept from us by the program. */
+static void tick_split(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                       const uint64_t *regs, struct stile__tick tick)
 {
-    struct stile__thread *t = &stile__thread;
-    uint64_t id = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
-    uint64_t regs[STILE__REG_COUNT];
-
-    registers_of(uc, regs);
-    /* A signal of an earlier session, of a thread that had this tid before, or of somebody's kill(). */
-    if (info->si_code != SI_TIMER ||
-        ((t->slot == NULL || t->region != r || t->id != id) && !bind(s, r, t, id, regs[STILE__REG_RSP]))) {
-        atomic_fetch_add_explicit(&r->stale_signals, 1, memory_order_relaxed);
-        return;
+    uint64_t usual = 1 + s->tick_ns / s->period_ns;
+    if (tick.ticks * s->period_ns > STILE__LATE_NS_MAX && tick.ticks > usual) {
+        struct stile__tick blocked = {.ticks = tick.ticks - (uint32_t)usual,
+                                      .reason = STILE__REASON_SIGNAL_BLOCKED};
+        tick.ticks = (uint32_t)usual;
+        stile__tick_take(s, r, t, regs, &blocked);
     }
+    stile__tick_take(s, r, t, regs, &tick);
+}
+
+/* Takes what is due by the thread's own clock and did not tick: time in the kernel, where perf's clock is silent, or
+ * all time of a thread that has no clock of its own. Where the signal was taken on the way out of the kernel, this is
+ * the place; elsewhere it waits for a better one, but not for ever, since page faults leave no trace in the registers. */
+static void settle(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                   const uint64_t *regs, bool in_kernel, bool kernel_only)
+{
+    int64_t missed = stile__clock_missed(t->slot, stile__clock_read(t->tid, true), s->period_ns);
+    t->surplus = missed < -1 ? (uint32_t)-missed - 1 : 0;
+    if (missed <= 0 || missed > UINT32_MAX)
+        return;
+    if (kernel_only && !in_kernel && (uint64_t)missed * s->period_ns < SETTLE_TICKS * s->tick_ns)
+        return;
+    struct stile__tick tick = {.ticks = (uint32_t)missed, .in_kernel = in_kernel || kernel_only};
     count(&t->slot->signals, 1);
-    stile__tick_take(s, r, t, regs, 1 + (info->si_overrun > 0 ? (uint32_t)info->si_overrun : 0));
+    if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF)
+        tick_split(s, r, t, regs, tick);
+    else /* nothing says how often it should have come here */
+        stile__tick_take(s, r, t, regs, &tick);
+}
+
+/* A tick of this thread's own clock, or of the process's for a thread that has none. False: not one of ours. */
+static bool tick_of(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                    const siginfo_t *info, const ucontext_t *uc, const uint64_t *regs)
+{
+    uint64_t id = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    bool bound = t->slot != NULL && t->region == r;
+    bool in_kernel = in_system_call(uc);
+
+    if (info->si_code == POLL_IN) {
+        if (!bound || s->clocks[(uint32_t)t->id].perf_fd != info->si_fd)
+            return false;
+        if (t->surplus != 0) {
+            t->surplus--;
+            return true;
+        }
+        count(&t->slot->signals, 1);
+        stile__tick_take(s, r, t, regs, &(struct stile__tick){.ticks = 1});
+        if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF_ALONE &&
+            ++t->unsettled % SETTLE_SIGNALS == 0)
+            settle(s, r, t, regs, false, true);
+        return true;
+    }
+    if (info->si_code != SI_TIMER)
+        return false;
+    if (id == STILE__PROCESS_TICK) {
+        if (!bound)
+            return false;
+        if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PROCESS)
+            settle(s, r, t, regs, in_kernel, false);
+        return true;
+    }
+    bool old = bound && t->id == id;
+    if (!old && !bind(s, r, t, id, regs[STILE__REG_RSP]))
+        return false;
+    if (s->clocks[(uint32_t)id].kind == STILE__CLOCK_PERF) {
+        /* What ticked before the thread was bound found nobody: that was not in the kernel. */
+        settle(s, r, t, regs, in_kernel, old);
+    } else {
+        count(&t->slot->signals, 1);
+        uint32_t ticks = 1 + (info->si_overrun > 0 ? (uint32_t)info->si_overrun : 0);
+        tick_split(s, r, t, regs, (struct stile__tick){.ticks = ticks, .in_kernel = in_kernel});
+    }
+    return true;
 }
 
 void stile__handle_tick(int signal, siginfo_t *info, void *context)
@@ -117,10 +198,14 @@ void stile__handle_tick(int signal, siginfo_t *info, void *context)
     struct stile__session *s = stile__session;
     uint32_t shard = stile__thread_shard();
     struct stile__region *r = stile__session_enter(s, shard);
+    uint64_t regs[STILE__REG_COUNT];
     (void)signal;
 
     if (r == NULL)
         return;
-    tick(s, r, info, context);
+    registers_of(context, regs);
+    /* A signal of an earlier session, of a thread that had this tid before, or of somebody's kill(). */
+    if (!tick_of(s, r, &stile__thread, info, context, regs))
+        atomic_fetch_add_explicit(&r->stale_signals, 1, memory_order_relaxed);
     stile__session_leave(s, shard);
 }

@@ -12,10 +12,20 @@
 /* Installed for the profiling signal with all signals masked. */
 void stile__handle_tick(int signal, siginfo_t *info, void *context);
 
+struct stile__tick {
+    uint32_t ticks; /* periods that it stands for */
+    uint8_t reason; /* enum stile__reason, where it is known before the walk */
+    bool in_kernel;
+};
+
 /* Takes a tick of the calling thread, which has a slot of this region: one record, or the lost counters. Also called in
  * normal context, with all signals blocked, for what is due when a thread ends. */
 void stile__tick_take(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                      const uint64_t *regs, uint32_t ticks);
+                      const uint64_t *regs, const struct stile__tick *tick);
+
+/* A kernel tick is 10 ms at most (CONFIG_HZ=100), and a busy hypervisor may hold back a few: what is later than that was
+ * not late. */
+#define STILE__LATE_NS_MAX 100000000u
 
 /* Walks the interrupted stack of the calling thread, whose lock is held, into the record: program counters as far
  * as rules go, then a snapshot of the rest. Sets the record's words, n_new, block, stack and reason.

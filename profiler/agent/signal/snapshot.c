@@ -17,8 +17,8 @@ static void copy(void *to, const void *from, uint64_t n)
 static uint32_t block_take(struct stile__session *s, struct stile__region *r, uint32_t hint)
 {
     uint32_t ready = atomic_load_explicit(&r->blocks_ready, memory_order_acquire);
-    if (ready > s->block_max)
-        ready = s->block_max;
+    if (ready > s->size.block_max)
+        ready = s->size.block_max;
     uint32_t words = (ready + 63) / 64;
     for (uint32_t k = 0; k < words; k++) {
         uint32_t w = (hint + k) % words;
@@ -59,7 +59,7 @@ void stile__snapshot_take(struct stile__session *s, struct stile__region *r,
             record->reason = STILE__REASON_BUFFER_FULL;
             break;
         }
-        struct stile__block *block = stile__region_block(r, s->slot_max, i);
+        struct stile__block *block = stile__region_block(r, s->size, i);
         uint64_t n = left < STILE__BLOCK_DATA ? left : STILE__BLOCK_DATA;
         *link = i;
         link = &block->next;

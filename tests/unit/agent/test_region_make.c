@@ -20,7 +20,7 @@ static int region_fd;
 static int make(void **state)
 {
     (void)state;
-    return stile__region_make(&region, &region_fd);
+    return stile__region_make(&region, &region_fd, 100); /* no more blocks than at any low rate */
 }
 
 static int unmake(void **state)
@@ -33,19 +33,19 @@ static int unmake(void **state)
 static void test_region(void **state)
 {
     struct stat st;
-    uint32_t slot_max, block_max;
+    struct stile__region_size size;
 
     (void)state;
     assert_int_equal(fstat(region_fd, &st), 0);
-    assert_int_equal(st.st_size, stile__region_layout(STILE__SLOT_MAX, STILE__BLOCK_MAX).size);
+    assert_int_equal(st.st_size, stile__region_layout(region->size).size);
     assert_true(st.st_blocks * 512 <= 64 << 10);
     assert_int_equal(fcntl(region_fd, F_GETFD), FD_CLOEXEC);
     region->hz = 100;
     region->period_ns = 10000000;
-    assert_null(stile__region_check(region, (uint64_t)st.st_size, &slot_max, &block_max));
+    assert_null(stile__region_check(region, (uint64_t)st.st_size, &size));
     assert_int_equal(atomic_load(&region->blocks_ready), 2);
     /* What the handler may write is there: these may not be faults that fail later. */
-    memset(stile__region_block(region, slot_max, 0), 1, 2 * STILE__BLOCK_SIZE);
+    memset(stile__region_block(region, size, 0), 1, 2 * STILE__BLOCK_SIZE);
     assert_int_equal(fstat(region_fd, &st), 0);
     assert_true(st.st_blocks * 512 <= 64 << 10);
 }
@@ -87,13 +87,13 @@ static void limit_file(uint64_t bytes)
 static void fits(void *bytes)
 {
     struct stat st;
-    uint32_t slot_max, block_max;
+    struct stile__region_size size;
     limit_file(*(uint64_t *)bytes);
-    CHILD_CHECK(stile__region_make(&region, &region_fd) == 0);
+    CHILD_CHECK(stile__region_make(&region, &region_fd, 100) == 0);
     CHILD_CHECK(fstat(region_fd, &st) == 0 && (uint64_t)st.st_size <= *(uint64_t *)bytes);
     region->hz = 100;
     region->period_ns = 1;
-    CHILD_CHECK(stile__region_check(region, (uint64_t)st.st_size, &slot_max, &block_max) == NULL);
+    CHILD_CHECK(stile__region_check(region, (uint64_t)st.st_size, &size) == NULL);
     stile__region_unmake(region);
 }
 
@@ -101,13 +101,13 @@ static void does_not_fit(void *bytes)
 {
     unsigned before = count_descriptors();
     limit_file(*(uint64_t *)bytes);
-    CHILD_CHECK(stile__region_make(&region, &region_fd) == -EFBIG);
+    CHILD_CHECK(stile__region_make(&region, &region_fd, 100) == -EFBIG);
     CHILD_CHECK(count_descriptors() == before);
 }
 
 static void test_file_size_limit(void **state)
 {
-    uint64_t least = stile__region_layout(16, 64).size;
+    uint64_t least = stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN}).size;
     uint64_t sizes[] = {least, 8u << 20, 100u << 20};
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -128,9 +128,9 @@ static void little_address_space(void *unused)
     CHILD_CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
     limit.rlim_cur = pages * 4096 + (32u << 20);
     CHILD_CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
-    CHILD_CHECK(stile__region_make(&region, &region_fd) == 0);
-    CHILD_CHECK(region->slot_max == 256); /* what there is of address space is the program's */
-    CHILD_CHECK(stile__region_layout(region->slot_max, region->block_max).size < 8u << 20);
+    CHILD_CHECK(stile__region_make(&region, &region_fd, 100) == 0);
+    CHILD_CHECK(region->size.slot_max == 256); /* what there is of address space is the program's */
+    CHILD_CHECK(stile__region_layout(region->size).size < 8u << 20);
     CHILD_CHECK(fcntl(region_fd, F_GET_SEALS) & F_SEAL_SHRINK);
 }
 
@@ -142,11 +142,26 @@ static void test_address_space_limit(void **state)
     assert_int_equal(in_child(little_address_space, NULL), 0);
 }
 
+/* Rings hold a twentieth of a second's samples of four cells, within what there is. */
+static void test_rings_suit_the_rate(void **state)
+{
+    static const struct {
+        unsigned hz;
+        uint32_t cells;
+    } rates[] = {{1, 128}, {640, 128}, {1000, 256}, {10000, 2048}, {20000, 4096}};
+    (void)state;
+    for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
+        assert_int_equal(stile__region_make(&region, &region_fd, rates[i].hz), 0);
+        assert_int_equal(region->size.ring_cells, rates[i].cells);
+        assert_int_equal(unmake(NULL), 0);
+    }
+}
+
 static void test_unmake(void **state)
 {
     (void)state;
     unsigned maps = count_map_lines();
-    assert_int_equal(stile__region_make(&region, &region_fd), 0);
+    assert_int_equal(stile__region_make(&region, &region_fd, 100), 0);
     assert_int_equal(count_map_lines(), maps + 1);
     stile__region_unmake(region);
     assert_int_equal(count_map_lines(), maps);
@@ -162,6 +177,7 @@ int main(void)
         cmocka_unit_test(test_file_size_limit),
         cmocka_unit_test(test_address_space_limit),
         cmocka_unit_test(test_unmake),
+        cmocka_unit_test(test_rings_suit_the_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

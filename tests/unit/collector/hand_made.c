@@ -25,9 +25,10 @@ void hand_made_new(struct hand_made *h)
     const char *why;
     int fd, fds[STILE__HELLO_FDS];
 
-    assert_int_equal(stile__region_make(&h->region, &fd), 0);
+    assert_int_equal(stile__region_make(&h->region, &fd, 100), 0);
     h->region->hz = 100;
     h->region->period_ns = 10000000;
+    h->region->start_cpu_ns = 1ull << 62; /* the test's own CPU time is no part of it */
     h->region->start_unix_ns = 1700000000000000000ull;
     h->region->start_mono_ns = now_mono_ns();
     h->slot = stile__region_slot(h->region, 0);
@@ -51,15 +52,15 @@ void hand_made_free(struct hand_made *h)
 
 struct stile__record *hand_made_reserve(struct hand_made *h, uint32_t n_words, uint64_t *commit)
 {
-    struct stile__record *r =
-        stile__ring_reserve(stile__region_ring(h->region, h->process->slot_max, 0), &h->slot->head,
-                            &h->slot->tail, stile__record_cells(n_words), commit);
+    struct stile__record *r = stile__ring_reserve(stile__region_ring(h->region, h->process->size, 0),
+                                                  stile__slot_cells(h->process->size, 0), &h->slot->head,
+                                                  &h->slot->tail, stile__record_cells(n_words), commit);
     if (r == NULL)
         abort(); /* the test writes more than it drains */
     r->n_new = r->kept = r->label_set = 0;
     r->reason = 0;
     r->weight_ns = r->stack_start = 0;
-    r->stack_len = r->reserved = 0;
+    r->stack_len = r->in_kernel = 0;
     r->block = STILE__BLOCK_NONE;
     r->ticks = 1;
     return r;

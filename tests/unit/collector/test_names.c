@@ -21,7 +21,7 @@ static struct process *process(pid_t pid)
 static void assign(struct process *p, const char *template, const char *path, const char *cwd,
                    struct process *earlier)
 {
-    struct hello_text text = {.text = {template, path, cwd, "command", "clock"}};
+    struct hello_text text = {.text = {template, path, cwd, "command"}};
     names_assign(p, &text, earlier);
 }
 
@@ -157,7 +157,7 @@ static size_t hello_make(struct stile__hello *h, const char *texts, size_t n)
 
 static void test_hello(void **state)
 {
-    static const char good[] = "a\0bc\0\0def\0g"; /* and the last NUL */
+    static const char good[] = "a\0bc\0\0def"; /* and the last NUL */
     static struct stile__hello h;
     struct hello_text t;
 
@@ -168,7 +168,6 @@ static void test_hello(void **state)
     assert_string_equal(t.text[STILE__HELLO_PATH], "bc");
     assert_string_equal(t.text[STILE__HELLO_CWD], "");
     assert_string_equal(t.text[STILE__HELLO_COMMAND], "def");
-    assert_string_equal(t.text[STILE__HELLO_CLOCK], "g");
     for (size_t n = 0; n < size; n++)
         assert_false(hello_parse(&h, n, &t));
     assert_false(hello_parse(&h, size + 1, &t));

@@ -148,11 +148,11 @@ static void test_snapshots(void **state)
 {
     (void)state;
     uint32_t ready = atomic_load(&h.region->blocks_ready);
-    assert_true(ready >= 16 && ready <= h.region->block_max); /* the collector has made some more */
-    struct stile__block *b = stile__region_block(h.region, h.region->slot_max, 3);
+    assert_true(ready >= 16 && ready <= h.region->size.block_max); /* the collector has made some more */
+    struct stile__block *b = stile__region_block(h.region, h.process->size, 3);
     b->next = 9;
     b->used = STILE__BLOCK_DATA;
-    b = stile__region_block(h.region, h.region->slot_max, 9);
+    b = stile__region_block(h.region, h.process->size, 9);
     b->next = STILE__BLOCK_NONE;
     b->used = 100;
     atomic_store(&h.region->blocks_used[0], 1ull << 3 | 1ull << 9 | 1ull << 20);
@@ -173,18 +173,18 @@ static void test_the_pool_grows(void **state)
     process_drain(h.process);
     assert_int_equal(atomic_load(&h.region->blocks_ready), 2 * ready);
     process_blocks_grow(h.process, UINT32_MAX);
-    assert_int_equal(atomic_load(&h.region->blocks_ready), h.region->block_max);
+    assert_int_equal(atomic_load(&h.region->blocks_ready), h.region->size.block_max);
 }
 
 static void test_cyclic_blocks(void **state)
 {
     (void)state;
     for (uint32_t i = 0; i < 3; i++) {
-        struct stile__block *b = stile__region_block(h.region, h.region->slot_max, i);
+        struct stile__block *b = stile__region_block(h.region, h.process->size, i);
         b->next = (i + 1) % 3;
         b->used = i == 1 ? 0 : UINT32_MAX;
     }
-    struct stile__block *full = stile__region_block(h.region, h.region->slot_max, 5);
+    struct stile__block *full = stile__region_block(h.region, h.process->size, 5);
     full->next = 5; /* more bytes than a snapshot may have, if nobody counts */
     full->used = STILE__BLOCK_DATA;
     snapshot(0, STILE__SNAPSHOT_MAX);
@@ -211,7 +211,7 @@ static void damaged(const char *why)
 static void test_damaged_head(void **state)
 {
     (void)state;
-    atomic_store(&h.slot->head, STILE__RING_CELLS + 1);
+    atomic_store(&h.slot->head, STILE__RING_CELLS_MIN + 1);
     damaged("a ring holds more than it can");
 }
 
@@ -238,19 +238,19 @@ static void test_damaged_record(void **state)
 static void test_too_many_slots(void **state)
 {
     (void)state;
-    atomic_store(&h.region->slots_used, h.process->slot_max + 1);
+    atomic_store(&h.region->slots_used, h.process->size.slot_max + 1);
     damaged("more thread slots are in use than there are");
 }
 
 static void test_limits_are_kept_not_read_again(void **state)
 {
     (void)state;
-    h.region->slot_max = 0x7fffffff;
-    h.region->block_max = 0x7fffffff;
+    h.region->size.slot_max = 0x7fffffff;
+    h.region->size.block_max = 0x7fffffff;
     snapshot(STILE__BLOCK_MAX, 10);
     damaged("a record's snapshot is out of range");
-    h.region->slot_max = h.process->slot_max; /* for its unmapping */
-    h.region->block_max = h.process->block_max;
+    h.region->size.slot_max = h.process->size.slot_max; /* for its unmapping */
+    h.region->size.block_max = h.process->size.block_max;
 }
 
 static void test_nonsense_weights(void **state)
@@ -267,7 +267,7 @@ static void test_nonsense_weights(void **state)
 /* The program writes anywhere: the header but its constants, slots, rings, blocks and texts. */
 static void scribble(uint64_t *numbers)
 {
-    uint32_t slots = h.process->slot_max;
+    uint32_t slots = h.process->size.slot_max;
     static const uint64_t interesting[] = {0, 1, 2, 127, 128, 129, UINT32_MAX, UINT64_MAX, 4096, 1ull << 63};
     for (unsigned k = 0; k < 12; k++) {
         uint64_t pick = next_number(numbers), value = next_number(numbers) >> next_number(numbers) % 64;
@@ -291,12 +291,12 @@ static void scribble(uint64_t *numbers)
             size = 4 * sizeof(struct stile__slot);
             break;
         case 4:
-            base = (uint8_t *)stile__region_block(h.region, slots, (uint32_t)(pick >> 20) % 4);
+            base = (uint8_t *)stile__region_block(h.region, h.process->size, (uint32_t)(pick >> 20) % 4);
             size = pick & 1u << 24 ? 16 : 2048;
             break;
         default:
-            base = (uint8_t *)stile__region_ring(h.region, slots, (uint32_t)(pick >> 20) % 4);
-            size = pick & 1u << 24 ? 64 : STILE__RING_BYTES;
+            base = (uint8_t *)stile__region_ring(h.region, h.process->size, (uint32_t)(pick >> 20) % 4);
+            size = pick & 1u << 24 ? 64 : STILE__RECORD_BYTES;
         }
         memcpy(base + (pick >> 32) % (size / 4) * 4, &value, pick & 1u << 25 ? 4 : 8);
     }
@@ -318,8 +318,8 @@ static void test_scribbling(void **state)
             atomic_store(&slot->tail, 120);
             atomic_store(&slot->state, STILE__SLOT_LIVE + next_number(&numbers) % 2);
             struct stile__record *r = stile__ring_reserve(
-                stile__region_ring(h.region, h.process->slot_max, i), &slot->head, &slot->tail,
-                stile__record_cells((uint32_t)n + STILE__REG_COUNT), &commit);
+                stile__region_ring(h.region, h.process->size, i), stile__slot_cells(h.process->size, i),
+                &slot->head, &slot->tail, stile__record_cells((uint32_t)n + STILE__REG_COUNT), &commit);
             if (r == NULL)
                 abort();
             fill_random(&r->n_new, 60, &numbers);
@@ -350,7 +350,7 @@ static void test_regions_that_cannot_be(void **state)
     int fd, fds[STILE__HELLO_FDS];
 
     (void)state;
-    assert_int_equal(stile__region_make(&region, &fd), 0); /* without a rate */
+    assert_int_equal(stile__region_make(&region, &fd, 100), 0); /* without a rate */
     hand_made_descriptors(fd, fds);
     assert_null(process_new(&hello, fds, getpid(), &why));
     assert_string_equal(why, "the region's sampling rate is out of range");

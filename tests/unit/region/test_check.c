@@ -9,27 +9,28 @@
 #define ROUNDS (UNDER_SANITIZER ? 200000u : 2000000u)
 
 static struct stile__region region;
-static uint32_t slot_max, block_max;
+static struct stile__region_size size;
 
 static void region_good(void)
 {
     memset(&region, 0, sizeof region);
     region.magic = STILE__REGION_MAGIC;
     region.version = STILE__REGION_VERSION;
-    region.slot_max = 64;
-    region.block_max = 128;
+    region.size.slot_max = 64;
+    region.size.block_max = 128;
+    region.size.ring_cells = STILE__RING_CELLS_MIN;
     region.hz = 100;
     region.period_ns = 10000000;
 }
 
 static uint64_t good_size(void)
 {
-    return stile__region_layout(64, 128).size;
+    return stile__region_layout((struct stile__region_size){64, 128, STILE__RING_CELLS_MIN}).size;
 }
 
 static void refused(const char *why)
 {
-    const char *said = stile__region_check(&region, good_size(), &slot_max, &block_max);
+    const char *said = stile__region_check(&region, good_size(), &size);
     assert_non_null(said);
     assert_string_equal(said, why);
     region_good();
@@ -39,14 +40,16 @@ static void test_good_region(void **state)
 {
     (void)state;
     region_good();
-    slot_max = block_max = 0;
-    assert_null(stile__region_check(&region, good_size(), &slot_max, &block_max));
-    assert_int_equal(slot_max, 64);
-    assert_int_equal(block_max, 128);
-    region.slot_max = STILE__SLOT_MAX;
-    region.block_max = STILE__BLOCK_MAX;
-    uint64_t size = stile__region_layout(STILE__SLOT_MAX, STILE__BLOCK_MAX).size;
-    assert_null(stile__region_check(&region, size, &slot_max, &block_max));
+    memset(&size, 0, sizeof size);
+    assert_null(stile__region_check(&region, good_size(), &size));
+    assert_int_equal(size.slot_max, 64);
+    assert_int_equal(size.block_max, 128);
+    assert_int_equal(size.ring_cells, STILE__RING_CELLS_MIN);
+    region.size.slot_max = STILE__SLOT_MAX;
+    region.size.block_max = STILE__BLOCK_MAX;
+    region.size.ring_cells = STILE__RING_CELLS_MAX;
+    assert_null(stile__region_check(&region, stile__region_layout(region.size).size, &size));
+    assert_non_null(stile__region_check(&region, stile__region_layout(region.size).size - 1, &size));
 }
 
 static void test_region_errors(void **state)
@@ -58,28 +61,37 @@ static void test_region_errors(void **state)
 
     (void)state;
     region_good();
-    assert_string_equal(stile__region_check(&region, sizeof region - 1, &slot_max, &block_max),
+    assert_string_equal(stile__region_check(&region, sizeof region - 1, &size),
                         "the region is smaller than its header");
-    assert_string_equal(stile__region_check(&region, good_size() - 1, &slot_max, &block_max), small);
+    assert_string_equal(stile__region_check(&region, good_size() - 1, &size), small);
     region.magic++;
     refused("the region has not our magic number");
     region.version++;
     refused("the region is of another version of libstile");
-    region.slot_max = 0;
+    region.size.slot_max = 0;
     refused(slots);
-    region.slot_max = 17;
+    region.size.slot_max = 17;
     refused(slots);
-    region.slot_max = STILE__SLOT_MAX + 16;
+    region.size.slot_max = STILE__SLOT_MAX + 16;
     refused(slots);
-    region.slot_max = UINT32_MAX & ~15u;
+    region.size.slot_max = UINT32_MAX & ~15u;
     refused(slots);
-    region.block_max = 0;
+    region.size.block_max = 0;
     refused(blocks);
-    region.block_max = STILE__BLOCK_MAX + 1;
+    region.size.block_max = STILE__BLOCK_MAX + 1;
     refused(blocks);
-    region.block_max = 129;
+    static const uint32_t odd_rings[] = {
+        0,         64, STILE__RING_CELLS_MIN - 1, STILE__RING_CELLS_MIN + 1, 3072, STILE__RING_CELLS_MAX * 2,
+        UINT32_MAX};
+    for (size_t i = 0; i < sizeof odd_rings / sizeof *odd_rings; i++) {
+        region.size.ring_cells = odd_rings[i];
+        refused("the region's size of rings is out of range");
+    }
+    region.size.ring_cells = STILE__RING_CELLS_MIN * 2;
     refused(small);
-    region.slot_max = 80;
+    region.size.block_max = 129;
+    refused(small);
+    region.size.slot_max = 80;
     refused(small);
     region.period_ns = 0;
     refused(period);
@@ -97,30 +109,53 @@ static void test_random_regions(void **state)
         uint64_t pick = next_number(&numbers);
         uint64_t file_size = next_number(&numbers) >> (pick % 48);
         region_good();
-        fill_random(&region, 48, &numbers);
+        fill_random(&region, offsetof(struct stile__region, start_unix_ns), &numbers);
         if (pick & 1u << 8)
             region.magic = STILE__REGION_MAGIC;
         if (pick & 1u << 9)
             region.version = STILE__REGION_VERSION;
         if (pick & 1u << 10)
-            region.slot_max %= STILE__SLOT_MAX * 2;
+            region.size.slot_max %= STILE__SLOT_MAX * 2;
         if (pick & 1u << 11)
-            region.block_max %= STILE__BLOCK_MAX * 2;
+            region.size.block_max %= STILE__BLOCK_MAX * 2;
+        if (pick & 7u << 18)
+            region.size.ring_cells = 64u << region.size.ring_cells % 8;
         if (pick & 7u << 12)
             region.hz %= STILE__REGION_HZ_MAX * 5 / 4;
         if (pick & 7u << 15)
             region.period_ns %= 1250000000;
-        if (stile__region_check(&region, file_size, &slot_max, &block_max) != NULL)
+        if (stile__region_check(&region, file_size, &size) != NULL)
             continue;
         accepted++;
         assert_true(region.magic == STILE__REGION_MAGIC && region.version == STILE__REGION_VERSION);
-        assert_true(slot_max > 0 && slot_max <= STILE__SLOT_MAX && slot_max % 16 == 0);
-        assert_true(block_max > 0 && block_max <= STILE__BLOCK_MAX);
-        assert_true(stile__region_layout(slot_max, block_max).size <= file_size);
+        assert_true(size.slot_max > 0 && size.slot_max <= STILE__SLOT_MAX && size.slot_max % 16 == 0);
+        assert_true(size.block_max > 0 && size.block_max <= STILE__BLOCK_MAX);
+        assert_true(size.ring_cells >= STILE__RING_CELLS_MIN && size.ring_cells <= STILE__RING_CELLS_MAX &&
+                    (size.ring_cells & (size.ring_cells - 1)) == 0);
+        assert_true(stile__region_layout(size).size <= file_size);
         assert_true(region.period_ns != 0 && region.period_ns <= 1000000000);
         assert_true(region.hz != 0 && region.hz <= STILE__REGION_HZ_MAX);
     }
     assert_true(accepted > ROUNDS / 10000); /* otherwise the rounds say nothing */
+}
+
+/* No ring overlaps the next one, and the last one ends where the blocks begin. */
+static void test_rings(void **state)
+{
+    struct stile__region_size s = {STILE__SLOTS_LARGE * 2, 16, STILE__RING_CELLS_MIN};
+    (void)state;
+    for (; s.ring_cells <= STILE__RING_CELLS_MAX; s.ring_cells *= 2) {
+        assert_int_equal(stile__ring_offset(s, 0), 0);
+        for (uint32_t i = 0; i < s.slot_max; i++) {
+            uint32_t cells = stile__slot_cells(s, i);
+            assert_true(cells >= STILE__RING_CELLS_MIN && cells <= s.ring_cells &&
+                        (cells & (cells - 1)) == 0);
+            assert_int_equal(stile__ring_offset(s, i + 1),
+                             stile__ring_offset(s, i) + cells * STILE__CELL_BYTES);
+        }
+        assert_int_equal(stile__region_layout(s).blocks - stile__region_layout(s).rings,
+                         stile__ring_offset(s, s.slot_max));
+    }
 }
 
 static struct stile__record *record_good(void)
@@ -235,8 +270,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good_region),    cmocka_unit_test(test_region_errors),
-        cmocka_unit_test(test_random_regions), cmocka_unit_test(test_records),
-        cmocka_unit_test(test_random_records), cmocka_unit_test(test_reason_names),
+        cmocka_unit_test(test_random_regions), cmocka_unit_test(test_rings),
+        cmocka_unit_test(test_records),        cmocka_unit_test(test_random_records),
+        cmocka_unit_test(test_reason_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

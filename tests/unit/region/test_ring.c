@@ -10,7 +10,7 @@
 
 #define RECORDS (UNDER_SANITIZER ? 100000u : 1000000u)
 
-static struct stile__cell ring[STILE__RING_CELLS];
+static struct stile__cell ring[STILE__RING_CELLS_MIN];
 static _Atomic uint64_t head, tail;
 
 static int fresh(void **state)
@@ -30,7 +30,7 @@ static void at(uint64_t h, uint64_t t)
 
 static struct stile__record *record_at(uint64_t cell)
 {
-    return (struct stile__record *)(void *)&ring[cell % STILE__RING_CELLS];
+    return (struct stile__record *)(void *)&ring[cell % STILE__RING_CELLS_MIN];
 }
 
 static void test_record_sizes(void **state)
@@ -51,7 +51,7 @@ static void test_nothing_is_published_before_the_commit(void **state)
 {
     uint64_t commit = 0;
     (void)state;
-    struct stile__record *r = stile__ring_reserve(ring, &head, &tail, 3, &commit);
+    struct stile__record *r = stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 3, &commit);
     assert_ptr_equal(r, &ring[0]);
     assert_int_equal(r->cells, 3);
     assert_int_equal(r->is_pad, 0);
@@ -59,7 +59,7 @@ static void test_nothing_is_published_before_the_commit(void **state)
     assert_int_equal(atomic_load(&head), 0);
     stile__ring_commit(&head, commit);
     assert_int_equal(atomic_load(&head), 3);
-    assert_ptr_equal(stile__ring_reserve(ring, &head, &tail, 1, &commit), &ring[3]);
+    assert_ptr_equal(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 1, &commit), &ring[3]);
     assert_int_equal(commit, 4);
 }
 
@@ -67,18 +67,18 @@ static void test_a_pad_fills_the_end(void **state)
 {
     uint64_t commit = 0;
     (void)state;
-    at(STILE__RING_CELLS * 5 + 126, STILE__RING_CELLS * 5 + 126);
-    struct stile__record *r = stile__ring_reserve(ring, &head, &tail, 4, &commit);
+    at(STILE__RING_CELLS_MIN * 5 + 126, STILE__RING_CELLS_MIN * 5 + 126);
+    struct stile__record *r = stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 4, &commit);
     assert_ptr_equal(r, &ring[0]);
     assert_int_equal(r->cells, 4);
     assert_int_equal(r->is_pad, 0);
-    assert_int_equal(commit, STILE__RING_CELLS * 5 + 126 + 2 + 4);
+    assert_int_equal(commit, STILE__RING_CELLS_MIN * 5 + 126 + 2 + 4);
     assert_int_equal(record_at(126)->cells, 2);
     assert_int_equal(record_at(126)->is_pad, 1);
 
     /* A record that ends where the ring ends needs none. */
     at(124, 124);
-    assert_ptr_equal(stile__ring_reserve(ring, &head, &tail, 4, &commit), &ring[124]);
+    assert_ptr_equal(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 4, &commit), &ring[124]);
     assert_int_equal(commit, 128);
 }
 
@@ -86,48 +86,50 @@ static void test_a_full_ring_refuses_and_loses_nothing(void **state)
 {
     uint64_t commit;
     (void)state;
-    for (uint32_t i = 0; i < STILE__RING_CELLS; i++) {
-        struct stile__record *r = stile__ring_reserve(ring, &head, &tail, 1, &commit);
+    for (uint32_t i = 0; i < STILE__RING_CELLS_MIN; i++) {
+        struct stile__record *r = stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 1, &commit);
         assert_non_null(r);
         r->label_set = i;
         stile__ring_commit(&head, commit);
     }
-    struct stile__cell before[STILE__RING_CELLS];
+    struct stile__cell before[STILE__RING_CELLS_MIN];
     memcpy(before, ring, sizeof ring);
-    for (uint32_t cells = 1; cells <= STILE__RING_CELLS; cells++)
-        assert_null(stile__ring_reserve(ring, &head, &tail, cells, &commit));
+    for (uint32_t cells = 1; cells <= STILE__RING_CELLS_MIN; cells++)
+        assert_null(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, cells, &commit));
     assert_memory_equal(before, ring, sizeof ring);
-    assert_int_equal(atomic_load(&head), STILE__RING_CELLS);
-    for (uint32_t i = 0; i < STILE__RING_CELLS; i++)
+    assert_int_equal(atomic_load(&head), STILE__RING_CELLS_MIN);
+    for (uint32_t i = 0; i < STILE__RING_CELLS_MIN; i++)
         assert_int_equal(record_at(i)->label_set, i);
 
     atomic_store(&tail, 2); /* room for two more, and only that */
-    assert_null(stile__ring_reserve(ring, &head, &tail, 3, &commit));
-    assert_ptr_equal(stile__ring_reserve(ring, &head, &tail, 2, &commit), &ring[0]);
+    assert_null(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 3, &commit));
+    assert_ptr_equal(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 2, &commit), &ring[0]);
 }
 
 static void test_a_pad_that_does_not_fit_is_not_written(void **state)
 {
     uint64_t commit;
-    struct stile__cell before[STILE__RING_CELLS];
+    struct stile__cell before[STILE__RING_CELLS_MIN];
     (void)state;
     at(120, 5); /* 8 cells of padding and 10 would overtake the tail by 5 */
     memcpy(before, ring, sizeof ring);
-    assert_null(stile__ring_reserve(ring, &head, &tail, 10, &commit));
+    assert_null(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 10, &commit));
     assert_memory_equal(before, ring, sizeof ring);
-    assert_non_null(stile__ring_reserve(ring, &head, &tail, 5, &commit));
+    assert_non_null(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 5, &commit));
 }
 
 static void test_nonsense_is_refused(void **state)
 {
     uint64_t commit;
     (void)state;
-    assert_null(stile__ring_reserve(ring, &head, &tail, STILE__RING_CELLS + 1, &commit));
-    assert_non_null(stile__ring_reserve(ring, &head, &tail, STILE__RING_CELLS, &commit));
+    assert_null(
+        stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, STILE__RING_CELLS_MIN + 1, &commit));
+    assert_non_null(
+        stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, STILE__RING_CELLS_MIN, &commit));
     at(10, 11); /* the collector's word is damaged: ahead of the head */
-    assert_null(stile__ring_reserve(ring, &head, &tail, 1, &commit));
-    at(STILE__RING_CELLS + 1, 0);
-    assert_null(stile__ring_reserve(ring, &head, &tail, 1, &commit));
+    assert_null(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 1, &commit));
+    at(STILE__RING_CELLS_MIN + 1, 0);
+    assert_null(stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, 1, &commit));
 }
 
 static _Atomic bool stop;
@@ -147,7 +149,8 @@ static void *produce(void *unused)
     for (uint64_t i = 0; i < RECORDS && !atomic_load(&stop); i++) {
         uint32_t n = (uint32_t)(next_number(&numbers) % 60);
         struct stile__record *r;
-        while ((r = stile__ring_reserve(ring, &head, &tail, stile__record_cells(n), &commit)) == NULL)
+        while ((r = stile__ring_reserve(ring, STILE__RING_CELLS_MIN, &head, &tail, stile__record_cells(n),
+                                        &commit)) == NULL)
             if (atomic_load(&stop))
                 return NULL;
             else
@@ -166,9 +169,9 @@ static void *produce(void *unused)
 static const char *consume(uint64_t t, uint64_t h, uint64_t *taken)
 {
     const struct stile__record *r = record_at(t);
-    if (h - t > STILE__RING_CELLS)
+    if (h - t > STILE__RING_CELLS_MIN)
         return "the head is further ahead than the ring is long";
-    if (r->cells == 0 || r->cells > h - t || t % STILE__RING_CELLS + r->cells > STILE__RING_CELLS)
+    if (r->cells == 0 || r->cells > h - t || t % STILE__RING_CELLS_MIN + r->cells > STILE__RING_CELLS_MIN)
         return "a record does not lie in adjacent cells below the head";
     if (!r->is_pad) {
         if (r->weight_ns != *taken || r->stack_start != checksum(r))

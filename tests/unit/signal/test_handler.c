@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "barriers/stack_lock.h"
+#include "profiler/agent/clock.h"
 #include "profiler/agent/region_make.h"
 #include "profiler/agent/signal/handler.h"
 #include "profiler/agent/stile.h"
@@ -18,6 +19,7 @@
 static struct stile__session made; /* stands in for the page that the agent makes */
 static struct stile__region *region;
 static struct stile__slot *slot;
+static struct stile__clock clocks[2];
 static struct stile__bounds real_stack;
 static int region_fd;
 
@@ -25,11 +27,15 @@ static int region_fd;
 static int set_up(void **state)
 {
     (void)state;
-    if (stile__region_make(&region, &region_fd) != 0)
+    if (stile__region_make(&region, &region_fd, 100) != 0)
         return -1;
     memset(&made, 0, sizeof made);
-    made.slot_max = region->slot_max;
-    made.block_max = region->block_max;
+    made.size = region->size;
+    made.tick_ns = 4000;
+    made.clocks = clocks;
+    memset(clocks, 0, sizeof clocks);
+    clocks[0].kind = STILE__CLOCK_TIMER;
+    clocks[0].perf_fd = -1;
     made.period_ns = 1000;
     atomic_store(&made.region, region);
     slot = stile__region_slot(region, 0);
@@ -65,9 +71,19 @@ static void tick(uint64_t id, int overruns, ucontext_t *uc)
     stile__handle_tick(SIGPROF, &info, uc);
 }
 
+/* As when a thread is born with hooks. */
+static void bind_to_slot(void)
+{
+    stile__thread.slot = slot;
+    stile__thread.region = region;
+    stile__thread.id = 5ull << 32;
+    stile__thread.tid = (uint32_t)gettid();
+    stile__thread.surplus = stile__thread.unsettled = 0;
+}
+
 static const struct stile__record *record_at(uint64_t cell)
 {
-    return (const void *)(stile__region_ring(region, made.slot_max, 0) + cell);
+    return (const void *)(stile__region_ring(region, made.size, 0) + cell);
 }
 
 static void test_record(void **state)
@@ -86,7 +102,7 @@ static void test_record(void **state)
     assert_int_equal(r->n_new, 0);
     assert_int_equal(r->kept, 0);
     assert_int_equal(r->reason, STILE__REASON_NONE);
-    assert_true(r->block < made.block_max && r->stack_len > 128);
+    assert_true(r->block < made.size.block_max && r->stack_len > 128);
     assert_int_equal(r->words[STILE__REG_RIP], (uintptr_t)&tick);
     assert_int_equal(r->words[STILE__REG_RSP], uc.uc_mcontext.gregs[REG_RSP]);
     assert_int_equal(r->words[STILE__REG_RBP], uc.uc_mcontext.gregs[REG_RBP]);
@@ -123,11 +139,175 @@ static void test_leaf_only(void **state)
     assert_int_equal(record_at(6)->words[0], (uintptr_t)&tick);
 }
 
+/* Periods are long here, so that a test's own time does not matter. The slot's thread has used n of them. */
+static void used(uint32_t n, enum stile__clock_kind kind)
+{
+    made.period_ns = 10000000;
+    made.tick_ns = 10000000;
+    clocks[0].kind = (uint8_t)kind;
+    clocks[0].perf_fd = 77;
+    slot->first_due_ns = stile__clock_read((uint32_t)gettid(), true) - (n - 1) * made.period_ns;
+}
+
+static void signal_arrives(siginfo_t *info, ucontext_t *uc)
+{
+    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)&signal_arrives;
+    stile__handle_tick(SIGPROF, info, uc);
+}
+
+static void perf_tick(int fd)
+{
+    siginfo_t info;
+    ucontext_t uc;
+    memset(&info, 0, sizeof info);
+    info.si_code = POLL_IN;
+    info.si_fd = fd;
+    getcontext(&uc);
+    signal_arrives(&info, &uc);
+}
+
+static void timer_tick(uint64_t id, bool in_kernel)
+{
+    siginfo_t info;
+    ucontext_t uc;
+    memset(&info, 0, sizeof info);
+    info.si_code = SI_TIMER;
+    info.si_value.sival_ptr = (void *)(uintptr_t)id;
+    getcontext(&uc);
+    uc.uc_mcontext.gregs[REG_RCX] = in_kernel ? (greg_t)(uintptr_t)&signal_arrives : 0;
+    uc.uc_mcontext.gregs[REG_R11] = uc.uc_mcontext.gregs[REG_EFL];
+    signal_arrives(&info, &uc);
+}
+
+#define RECORD stile__record_cells(STILE__WALK_WORDS)
+
+static void test_perf_ticks(void **state)
+{
+    (void)state;
+    bind_to_slot();
+    used(10, STILE__CLOCK_PERF);
+    perf_tick(77);
+    perf_tick(77);
+    assert_int_equal(atomic_load(&slot->head), 2 * RECORD);
+    assert_int_equal(record_at(0)->ticks, 1);
+    assert_int_equal(record_at(0)->in_kernel, 0);
+    perf_tick(78); /* of somebody else's event */
+    assert_int_equal(atomic_load(&region->stale_signals), 1);
+    assert_int_equal(atomic_load(&slot->ticks), 2);
+    clocks[0].perf_fd = -1;
+    perf_tick(77); /* of one that is gone */
+    assert_int_equal(atomic_load(&region->stale_signals), 2);
+}
+
+static void test_perf_before_the_thread_is_bound(void **state)
+{
+    (void)state;
+    used(3, STILE__CLOCK_PERF);
+    perf_tick(77);
+    assert_int_equal(atomic_load(&region->stale_signals), 1);
+    timer_tick(5ull << 32, false); /* what went by until now was not in the kernel */
+    assert_int_equal(record_at(0)->ticks, 3);
+    assert_int_equal(record_at(0)->in_kernel, 0);
+}
+
+/* The timer beside perf's clock takes what is due in the kernel at once, and elsewhere when it has grown. */
+static void test_time_in_the_kernel(void **state)
+{
+    (void)state;
+    bind_to_slot();
+    used(3, STILE__CLOCK_PERF);
+    perf_tick(77);
+    timer_tick(5ull << 32, false);
+    assert_int_equal(atomic_load(&slot->head), RECORD);
+    timer_tick(5ull << 32, true);
+    assert_int_equal(atomic_load(&slot->head), 2 * RECORD);
+    assert_int_equal(record_at(RECORD)->ticks, 2);
+    assert_int_equal(record_at(RECORD)->in_kernel, 1);
+    timer_tick(5ull << 32, true); /* nothing is due */
+    assert_int_equal(atomic_load(&slot->head), 2 * RECORD);
+    used(6, STILE__CLOCK_PERF);
+    timer_tick(5ull << 32, false); /* three */
+    assert_int_equal(atomic_load(&slot->head), 2 * RECORD);
+    used(7, STILE__CLOCK_PERF);
+    timer_tick(5ull << 32, false); /* four */
+    assert_int_equal(record_at(2 * RECORD)->ticks + record_at(3 * RECORD)->ticks, 4);
+}
+
+static void test_more_ticks_than_time(void **state)
+{
+    (void)state;
+    bind_to_slot();
+    used(2, STILE__CLOCK_PERF);
+    for (int i = 0; i < 6; i++)
+        perf_tick(77);
+    timer_tick(5ull << 32, false); /* four too many: one may be early, three are let go by */
+    for (int i = 0; i < 3; i++)
+        perf_tick(77);
+    assert_int_equal(atomic_load(&slot->ticks), 6);
+    perf_tick(77);
+    assert_int_equal(atomic_load(&slot->ticks), 7);
+}
+
+static void test_perf_alone_settles_itself(void **state)
+{
+    (void)state;
+    bind_to_slot();
+    used(100, STILE__CLOCK_PERF_ALONE);
+    for (int i = 0; i < 64; i++) {
+        perf_tick(77);
+        atomic_store(&slot->tail, atomic_load(&slot->head));
+    }
+    assert_int_equal(atomic_load(&slot->ticks), 100);
+}
+
+static void test_the_timer_of_the_process(void **state)
+{
+    (void)state;
+    timer_tick(STILE__PROCESS_TICK, false); /* nobody's slot */
+    assert_int_equal(atomic_load(&region->stale_signals), 1);
+    bind_to_slot();
+    used(5, STILE__CLOCK_PROCESS);
+    timer_tick(STILE__PROCESS_TICK, false); /* all that this thread has used, whoever else ran */
+    assert_int_equal(record_at(0)->ticks, 5);
+    assert_int_equal(record_at(0)->in_kernel, 0);
+    used(9, STILE__CLOCK_TIMER);
+    timer_tick(STILE__PROCESS_TICK, false); /* it has a clock of its own */
+    assert_int_equal(atomic_load(&slot->ticks), 5);
+}
+
+static void test_signals_kept_from_us(void **state)
+{
+    ucontext_t uc;
+    (void)state;
+    made.period_ns = 10000000;
+    made.tick_ns = 4000000;
+    tick(5ull << 32, 9, &uc); /* late, as it may be: 100 ms */
+    assert_int_equal(record_at(0)->ticks, 10);
+    assert_int_equal(record_at(0)->reason, STILE__REASON_NONE);
+    atomic_store(&region->blocks_used[0], 0);
+    tick(5ull << 32, 19, &uc);
+    assert_int_equal(record_at(RECORD)->ticks, 19);
+    assert_int_equal(record_at(RECORD)->reason, STILE__REASON_SIGNAL_BLOCKED);
+    assert_int_equal(record_at(2 * RECORD)->ticks, 1);
+    assert_int_equal(record_at(2 * RECORD)->reason, STILE__REASON_NONE);
+}
+
+static void test_on_the_way_out_of_a_system_call(void **state)
+{
+    (void)state;
+    bind_to_slot();
+    used(1, STILE__CLOCK_TIMER);
+    timer_tick(5ull << 32, true);
+    assert_int_equal(record_at(0)->in_kernel, 1);
+    timer_tick(5ull << 32, false);
+    assert_int_equal(record_at(RECORD)->in_kernel, 0);
+}
+
 static void test_full_ring_counts(void **state)
 {
     ucontext_t uc;
     (void)state;
-    uint32_t fit = STILE__RING_CELLS / stile__record_cells(STILE__WALK_WORDS);
+    uint32_t fit = STILE__RING_CELLS_MIN / stile__record_cells(STILE__WALK_WORDS);
     for (uint32_t i = 0; i < fit + 4; i++)
         tick(5ull << 32, 1, &uc);
     assert_int_equal(atomic_load(&slot->head), fit * stile__record_cells(STILE__WALK_WORDS));
@@ -182,6 +362,19 @@ static void test_without_a_session(void **state)
     assert_null(stile__thread.slot);
 }
 
+static const char *location_name(struct stile__profile *p, const Perftools__Profiles__Location *l)
+{
+    return l->n_line == 0
+               ? ""
+               : stile__profile_string(p, stile__profile_function(p, l->line[0]->function_id)->name);
+}
+
+static bool in_kernel(struct stile__profile *p, const Perftools__Profiles__Sample *s)
+{
+    size_t leaf = stile__profile_location_index(p, s->location_id[0]);
+    return strcmp(location_name(p, p->pb->location[leaf]), STILE__KERNEL_NAME) == 0;
+}
+
 /* Samples by whether they lie under [stack locked]; every one of those has a leaf besides. */
 static void locked_ticks(const char *path, int64_t *locked, int64_t *all)
 {
@@ -194,16 +387,12 @@ static void locked_ticks(const char *path, int64_t *locked, int64_t *all)
         const Perftools__Profiles__Sample *s = p->pb->sample[i];
         assert_true(s->n_location_id > 0);
         size_t root = stile__profile_location_index(p, s->location_id[s->n_location_id - 1]);
-        const Perftools__Profiles__Location *l = p->pb->location[root];
-        const char *name =
-            l->n_line == 0
-                ? ""
-                : stile__profile_string(p, stile__profile_function(p, l->line[0]->function_id)->name);
+        const char *name = location_name(p, p->pb->location[root]);
         *all += s->value[0];
         if (strcmp(name, "[stack locked]") == 0) {
             *locked += s->value[0];
-            assert_int_equal(s->n_location_id, 2);
-        } else {
+            assert_true(s->n_location_id == 2 || (s->n_location_id == 3 && in_kernel(p, s)));
+        } else if (name[0] != '[') {
             assert_true(s->n_location_id > 2);
         }
     }
@@ -252,6 +441,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_record),
         TEST(test_leaf_only),
+        TEST(test_perf_ticks),
+        TEST(test_perf_before_the_thread_is_bound),
+        TEST(test_time_in_the_kernel),
+        TEST(test_more_ticks_than_time),
+        TEST(test_perf_alone_settles_itself),
+        TEST(test_the_timer_of_the_process),
+        TEST(test_signals_kept_from_us),
+        TEST(test_on_the_way_out_of_a_system_call),
         TEST(test_full_ring_counts),
         TEST(test_signals_that_are_not_ours),
         TEST(test_without_a_session),

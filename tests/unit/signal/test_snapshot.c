@@ -15,11 +15,12 @@ static struct stile__session session;
 static uint8_t *memory; /* stands for a stack of 512 KiB */
 static struct stile__bounds stack;
 static struct stile__record record;
+static const struct stile__region_size size_made = {SLOTS, BLOCKS, STILE__RING_CELLS_MIN};
 
 static int set_up(void **state)
 {
     uint64_t numbers = 3;
-    size_t size = stile__region_layout(SLOTS, BLOCKS).size, stack_size = 512u << 10;
+    size_t size = stile__region_layout(size_made).size, stack_size = 512u << 10;
     (void)state;
     region = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     memory = mmap(NULL, stack_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -28,9 +29,7 @@ static int set_up(void **state)
     fill_random(memory, stack_size, &numbers);
     stack = (struct stile__bounds){(uintptr_t)memory, (uintptr_t)memory + stack_size};
     memset(&session, 0, sizeof session);
-    session.slot_max = SLOTS;
-    session.block_max = BLOCKS;
-    region->block_max = BLOCKS;
+    session.size = region->size = size_made;
     atomic_store(&region->blocks_ready, BLOCKS);
     memset(&record, 0, sizeof record);
     record.block = STILE__BLOCK_NONE;
@@ -40,7 +39,7 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     (void)state;
-    munmap(region, stile__region_layout(SLOTS, BLOCKS).size);
+    munmap(region, stile__region_layout(size_made).size);
     munmap(memory, 512u << 10);
     return 0;
 }
@@ -61,7 +60,7 @@ static unsigned chain_check(void)
     for (; i != STILE__BLOCK_NONE; n++) {
         assert_true(i < BLOCKS && n < BLOCKS);
         assert_true(atomic_load(&region->blocks_used[i / 64]) & 1ull << i % 64);
-        const struct stile__block *b = stile__region_block(region, SLOTS, i);
+        const struct stile__block *b = stile__region_block(region, size_made, i);
         assert_true(b->used > 0 && b->used <= STILE__BLOCK_DATA);
         assert_memory_equal(b->data, (void *)(record.stack_start + have), b->used);
         have += b->used;

@@ -1,0 +1,134 @@
+/* The books are balanced: what was booked against the CPU clocks of threads and process. Collector, normal context, when
+ * a session has ended and its rings are empty.
+ *
+ * A tick stands for a period, but a thread starts and ends in the middle of one: a thread of sixteen periods or more is
+ * brought to its own clock by what is over or short, on its heaviest stack, where that distorts least. (Shorter threads
+ * add up together; see carry_take in the agent's clock.c.) More than what ticks can be late by was not on any stack that
+ * we saw: [unsampled]. Then what is left of the process's clock: before the session could start, and in each thread after
+ * its last look at its clock, [exec and exit]; and what even those cannot explain, [unsampled] again. */
+#include "profiler/collector/process.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define LATE_NS     100000000u  /* as in the agent: more is not lateness */
+#define TEARDOWN_NS 200000u     /* what a thread takes in libc and the kernel after our last look, at most */
+#define EXEC_NS_MAX 1000000000u /* loading a program: more is an image before this one that nobody profiled */
+
+void process_clock_read(struct process *p)
+{
+    struct timespec ts;
+    /* The kernel's encoding of a process's CPU clock; unlike a thread's, anybody may read it. */
+    if (clock_gettime((clockid_t)(~(unsigned)p->pid << 3 | 2), &ts) != 0)
+        return;
+    uint64_t ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+    if (ns > p->used_cpu_ns) /* else another process has the pid now */
+        p->used_cpu_ns = ns;
+}
+
+/* Index of each thread's heaviest sample, plus 1. NULL without memory. */
+static uint32_t *heaviest_samples(const struct process *p)
+{
+    uint32_t *best = calloc(p->n_threads, sizeof *best);
+    for (uint32_t i = 0; best != NULL && i < p->tree.n_samples; i++) {
+        uint32_t *b = &best[p->tree.samples[i].thread];
+        if (*b == 0 || p->tree.samples[i].ns > p->tree.samples[*b - 1].ns)
+            *b = i + 1;
+    }
+    return best;
+}
+
+static void sample_adjust(struct process *p, struct call_sample *s, int64_t ns)
+{
+    if (ns < 0 && (uint64_t)-ns >= s->ns)
+        return;
+    s->ns += (uint64_t)ns;
+    p->cpu_ns += (uint64_t)ns;
+    p->threads[s->thread].booked_ns += (uint64_t)ns;
+}
+
+static void unsampled_add(struct process *p, uint32_t thread, uint64_t ns)
+{
+    process_stack_add(p, thread, NULL, 0, STILE__REASON_UNSAMPLED, false, ns / p->period_ns, ns);
+}
+
+static void threads_settle(struct process *p)
+{
+    uint32_t *best = heaviest_samples(p);
+    for (uint32_t t = 0; best != NULL && t < p->n_threads; t++) {
+        uint64_t used = p->threads[t].used_ns;
+        if (used < STILE__EXACT_PERIODS * p->period_ns ||
+            used > p->used_cpu_ns) /* more than all is no clock's */
+            continue;
+        int64_t rest = (int64_t)(used - p->threads[t].booked_ns);
+        if (rest > (int64_t)(LATE_NS + 2 * p->period_ns) || (rest > 0 && best[t] == 0))
+            unsampled_add(p, t, (uint64_t)rest);
+        else if (best[t] != 0)
+            sample_adjust(p, &p->tree.samples[best[t] - 1], rest);
+    }
+    free(best);
+}
+
+/* A process of which no thread was ever seen to tick has its main thread all the same. */
+static bool main_thread_add(struct process *p)
+{
+    size_t len = strcspn(p->command, " ");
+    const char *slash = memrchr(p->command, '/', len), *name = slash != NULL ? slash + 1 : p->command;
+    struct thread_seen *t = calloc(1, sizeof *t);
+    if (t == NULL)
+        return false;
+    t->tid = (uint32_t)p->own_pid;
+    snprintf(t->comm, sizeof t->comm, "%.*s", (int)(p->command + len - name), name);
+    if (t->comm[0] == '\0')
+        snprintf(t->comm, sizeof t->comm, "main");
+    p->threads = t;
+    p->n_threads = p->cap_threads = 1;
+    return true;
+}
+
+/* The thread that the process's own time is told with. */
+static uint32_t main_thread(const struct process *p)
+{
+    for (uint32_t t = 0; t < p->n_threads; t++)
+        if (p->threads[t].tid == (uint32_t)p->own_pid)
+            return t;
+    return 0;
+}
+
+static void exec_and_exit_add(struct process *p, uint64_t ns)
+{
+    process_stack_add(p, main_thread(p), NULL, 0, STILE__REASON_EXEC_AND_EXIT, false, ns / p->period_ns, ns);
+}
+
+/* By the agent's last look if there was one; but what it left can be anything, and ours cannot. */
+static uint64_t process_used(const struct process *p)
+{
+    uint64_t end = atomic_load_explicit(&p->region->end_cpu_ns, memory_order_relaxed);
+    return end != 0 && end < p->used_cpu_ns ? end : p->used_cpu_ns;
+}
+
+void process_settle(struct process *p)
+{
+    uint64_t start = p->start_cpu_ns > p->earlier_cpu_ns ? p->start_cpu_ns - p->earlier_cpu_ns : 0;
+    uint64_t live = 0;
+
+    process_clock_read(p);
+    threads_settle(p);
+    for (uint32_t t = 0; t < p->n_threads; t++)
+        live += !p->threads[t].ended && p->threads[t].used_ns == 0;
+    if (p->used_cpu_ns == 0 || (p->n_threads == 0 && !main_thread_add(p)))
+        return;
+    uint64_t booked = p->cpu_ns, all = process_used(p), base = p->start_cpu_ns;
+    uint64_t rest = all > base + booked ? all - base - booked : 0;
+    /* Threads that were killed kept what they had used since their last tick. */
+    uint64_t known = p->threads_ended * TEARDOWN_NS + live * (p->period_ns + p->region->tick_ns);
+    uint64_t ends = rest < known ? rest : known;
+    if (p->from_birth && start <= EXEC_NS_MAX)
+        ends += start;
+    if (ends != 0)
+        exec_and_exit_add(p, ends);
+    if (rest > known)
+        unsampled_add(p, main_thread(p), rest - known);
+}
