@@ -9,6 +9,7 @@
 
 /* Together with the header and the first slot's pages these make 64 KiB. */
 #define FIRST_BLOCKS 2u
+#define ALONE_BLOCKS 16u  /* the same where the collector has yet to be started */
 #define START_PART   250u /* of a second that the collector may take to start */
 #define SLOTS_LEAST  16u
 #define BLOCKS_LEAST 64u
@@ -52,13 +53,13 @@ static int populate(void *at, uint64_t bytes)
 }
 
 /* Blocks for what is sampled until the collector has started and makes more. */
-static uint32_t blocks_first(struct stile__region_size size, unsigned hz)
+static uint32_t blocks_first(struct stile__region_size size, unsigned hz, bool alone)
 {
-    uint32_t n = FIRST_BLOCKS + hz / START_PART;
+    uint32_t n = (alone ? ALONE_BLOCKS : FIRST_BLOCKS) + hz / START_PART;
     return n < size.block_max ? n : size.block_max;
 }
 
-static int map(int fd, struct stile__region_size size, unsigned hz, struct stile__region **region)
+static int map(int fd, struct stile__region_size size, uint32_t blocks, struct stile__region **region)
 {
     struct stile__region_layout l = stile__region_layout(size);
     if (ftruncate(fd, (off_t)l.size) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
@@ -71,7 +72,7 @@ static int map(int fd, struct stile__region_size size, unsigned hz, struct stile
     if (err == 0)
         err = populate(at, STILE__PAGE);
     if (err == 0)
-        err = populate((char *)at + l.blocks, (uint64_t)blocks_first(size, hz) * STILE__BLOCK_SIZE);
+        err = populate((char *)at + l.blocks, (uint64_t)blocks * STILE__BLOCK_SIZE);
     if (err != 0) {
         munmap(at, l.size);
         return err;
@@ -80,11 +81,11 @@ static int map(int fd, struct stile__region_size size, unsigned hz, struct stile
     (*region)->magic = STILE__REGION_MAGIC;
     (*region)->version = STILE__REGION_VERSION;
     (*region)->size = size;
-    atomic_store_explicit(&(*region)->blocks_ready, blocks_first(size, hz), memory_order_relaxed);
+    atomic_store_explicit(&(*region)->blocks_ready, blocks, memory_order_relaxed);
     return 0;
 }
 
-int stile__region_make(struct stile__region **region, int *fd, unsigned hz)
+int stile__region_make(struct stile__region **region, int *fd, unsigned hz, bool alone)
 {
     static const struct stile__region_size least = {SLOTS_LEAST * 4, BLOCKS_LEAST, STILE__RING_CELLS_MIN};
     struct stile__region_size size;
@@ -95,13 +96,13 @@ int stile__region_make(struct stile__region **region, int *fd, unsigned hz)
     if (*fd < 0)
         return -errno;
     /* Address space may be limited too (RLIMIT_AS): less will do. A memfd of a smaller size needs a new seal. */
-    err = map(*fd, size, hz, region);
+    err = map(*fd, size, blocks_first(size, hz, alone), region);
     if (err == -ENOMEM && size.slot_max > least.slot_max) {
         close(*fd);
         *fd = memfd_create("stile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (*fd < 0)
             return -errno;
-        err = map(*fd, least, hz, region);
+        err = map(*fd, least, blocks_first(least, hz, alone), region);
     }
     if (err != 0)
         close(*fd);

@@ -2,12 +2,14 @@
 #ifndef STILE_AGENT_REGION_MAKE_H
 #define STILE_AGENT_REGION_MAKE_H
 
+#include <stdbool.h>
+
 #include "profiler/region/layout.h"
 
-/* Makes a region for a sampling rate in a sealed memfd and maps it, not inherited by fork, not in core dumps. Normal context. On
+/* Makes a region for a sampling rate (alone: no collector runs yet) in a sealed memfd and maps it, not inherited by fork, not in core dumps. Normal context. On
  * success returns 0 and sets *region and *fd (close-on-exec, owned by the caller, not needed after the hand-over);
  * otherwise -errno: -EFBIG if RLIMIT_FSIZE leaves no room, which is looked at first, since it would send SIGXFSZ. */
-int stile__region_make(struct stile__region **region, int *fd, unsigned hz);
+int stile__region_make(struct stile__region **region, int *fd, unsigned hz, bool alone);
 
 void stile__region_unmake(struct stile__region *region);
 

@@ -120,7 +120,7 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         stile__log("SIGPROF has a handler of the program; running without a profile");
     if (err != 0)
         return err;
-    err = stile__region_make(&r, &fd, o->hz);
+    err = stile__region_make(&r, &fd, o->hz, collector.name[0] == '\0' && o->root[0] == '\0');
     if (err != 0) {
         stile__log("no memory for the samples: %s; running without a profile", strerror(-err));
         return err;

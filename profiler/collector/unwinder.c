@@ -162,6 +162,12 @@ static bool frame_pointer_step(struct unwinder *u)
     return true;
 }
 
+/* Whether the stack has no room for a caller above this frame. */
+static bool at_the_end(const struct unwinder *u)
+{
+    return u->regs[STILE__REG_RSP] + 2 * sizeof(uint64_t) >= u->snapshot->start + u->snapshot->len;
+}
+
 /* Walks from u->regs as far as CFI goes. Returns true if that was the outermost frame. Appends all but the frame it
  * starts with, which the caller has appended; leaves in u->regs the frame without CFI otherwise. */
 static bool cfi_walk(struct unwinder *u, uint64_t *addresses, size_t *n, size_t max)
@@ -213,6 +219,9 @@ size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *add
             *reason = STILE__REASON_TRUNCATED;
             return n;
         }
+        /* The loader's first instructions have no CFI, and nothing above them but the arguments. */
+        if (u->no_cfi && at_the_end(u))
+            return n;
         /* Where there is CFI and it failed, rbp is anything: no guess. */
         if (!u->no_cfi || !frame_pointer_step(u)) {
             *reason = STILE__REASON_NO_UNWIND_INFO;

@@ -132,10 +132,15 @@ def is_call(code):
 
 
 def test_callers_are_one_before_their_return(names):
-    """A caller's address is its return address - 1: the byte after it follows a call. The leaf's is as it was."""
+    """A caller's address is its return address - 1: the byte after it follows a call. The leaf's is as it was, and so
+    is that of a function which called the kernel."""
     p = pprof.valid(names)
     checked = wrong = 0
-    for location in {i for s in p.pb.sample for i in list(s.location_id)[1:]}:
+    callers = set()
+    for s in p.pb.sample:
+        in_kernel = p.locations[s.location_id[0]][0].name == "[kernel]"
+        callers.update(list(s.location_id)[2 if in_kernel else 1:])
+    for location in callers:
         f = p.locations[location][0]
         elf = pprof.Elf.open(f.mapping.filename) if f.mapping else None
         if elf:

@@ -25,7 +25,7 @@ void hand_made_new(struct hand_made *h)
     const char *why;
     int fd, fds[STILE__HELLO_FDS];
 
-    assert_int_equal(stile__region_make(&h->region, &fd, 100), 0);
+    assert_int_equal(stile__region_make(&h->region, &fd, 100, false), 0);
     h->region->hz = 100;
     h->region->period_ns = 10000000;
     h->region->start_cpu_ns = 1ull << 62; /* the test's own CPU time is no part of it */

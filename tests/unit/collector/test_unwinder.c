@@ -207,6 +207,23 @@ static void test_truncated_snapshot(void **state)
     assert_true(longest > 10);
 }
 
+/* Code without CFI that has nothing above it is where the process began: _dl_start_user. */
+static void test_the_loaders_first_frame(void **state)
+{
+    uint8_t bytes[32] = {0};
+    uint64_t addresses[4];
+    enum stile__reason reason;
+    struct snapshot s = {.start = 0x7000, .bytes = bytes, .len = sizeof bytes};
+    (void)state;
+    s.regs[STILE__REG_RIP] = 0x123456; /* in nothing that is known */
+    s.regs[STILE__REG_RSP] = 0x7000 + sizeof bytes - 8;
+    assert_int_equal(unwinder_walk(unwinder, &s, addresses, 4, &reason), 1);
+    assert_int_equal(reason, STILE__REASON_NONE);
+    s.regs[STILE__REG_RSP] = 0x7000;
+    assert_int_equal(unwinder_walk(unwinder, &s, addresses, 4, &reason), 1);
+    assert_int_equal(reason, STILE__REASON_NO_UNWIND_INFO);
+}
+
 static void test_no_more_than_asked(void **state)
 {
     uint64_t whole[FRAMES], addresses[8];
@@ -262,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_from_a_handler),
         cmocka_unit_test(test_what_a_handler_interrupted),
         cmocka_unit_test(test_truncated_snapshot),
+        cmocka_unit_test(test_the_loaders_first_frame),
         cmocka_unit_test(test_no_more_than_asked),
         cmocka_unit_test(test_random_stacks),
     };
