@@ -122,6 +122,14 @@ struct handed_on {
     bool ignored;
 };
 
+/* Sets this thread's real mask to what the program believes it to be, and returns the earlier one. */
+static uint64_t mask_as_believed(uint64_t ours)
+{
+    if (stile__thread.program_blocks)
+        return stile__raw_sigmask(SIG_BLOCK, ours);
+    return stile__raw_sigmask(SIG_UNBLOCK, stile__thread.wait_blocks ? ours : 0);
+}
+
 /* The mask and an ignored signal are handed on by exec: what the program believes of ours must be so in the next
  * image. A vfork child's mask is its own to set, and its parent's belief is not about it. The ticks that are due are
  * taken: the clock ends with the image. */
@@ -129,11 +137,10 @@ static struct handed_on hand_on(void)
 {
     struct stile__session *s = stile__session;
     bool own = s != NULL && s->signal != 0 && !in_vfork_child();
-    uint64_t ours = own && stile__thread.program_blocks ? 1ull << (s->signal - 1) : 0;
     if (own)
         stile__thread_settle();
     struct handed_on h = {.ignored = stile__signal_before_exec()};
-    h.mask = stile__raw_sigmask(SIG_BLOCK, ours);
+    h.mask = mask_as_believed(own ? 1ull << (s->signal - 1) : 0);
     return h;
 }
 
@@ -243,8 +250,7 @@ static int spawn_with(spawn_fn *next, pid_t *pid, const char *path, const posix_
                       const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
 {
     struct stile__session *s = stile__session;
-    uint64_t ours = s != NULL && s->signal != 0 && stile__thread.program_blocks ? 1ull << (s->signal - 1) : 0;
-    uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ours);
+    uint64_t mask = mask_as_believed(s != NULL && s->signal != 0 ? 1ull << (s->signal - 1) : 0);
     int err = next(pid, path, actions, attr, argv, envp);
     stile__raw_sigmask(SIG_SETMASK, mask);
     return err;

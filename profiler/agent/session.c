@@ -113,6 +113,8 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         stile__log("no memory for the samples: %s; running without a profile", strerror(-err));
         return err;
     }
+    stile__waits_init();
+    stile__sockets_init();
     region_fill(r, o);
     err = stile__greeting_send(&collector, o, fd, origin == STILE__ORIGIN_FORK);
     close(fd);

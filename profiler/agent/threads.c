@@ -153,13 +153,37 @@ void stile__thread_enter(void)
         t->slot = i != UINT32_MAX ? stile__region_slot(r, i) : NULL;
         t->exit_rounds = 0;
         pthread_setspecific(exit_key, &exit_key);
-        if (mask & ours)
+        if ((mask & ours) && !t->wait_blocks)
             t->program_blocks = true;
+        t->wait_blocks = false;
         mask &= ~ours;
     }
     if (r != NULL)
         stile__session_leave(s, stile__thread_shard());
     stile__raw_sigmask(SIG_SETMASK, mask);
+}
+
+bool stile__thread_owns_tick(const siginfo_t *info)
+{
+    struct stile__session *s = stile__session;
+    uint64_t id = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    uint32_t i = (uint32_t)id;
+    bool own = false;
+
+    if (info->si_signo != s->signal || info->si_code != SI_TIMER)
+        return false;
+    if (stile__thread.slot != NULL && stile__thread.id == id)
+        return true;
+    /* A thread older than the session learns its slot only in the handler, which has perhaps not run yet. */
+    struct stile__region *r = stile__session_enter(s, stile__thread_shard());
+    if (r != NULL) {
+        struct stile__slot *slot = stile__region_slot(r, i < s->slot_max ? i : 0);
+        own = i < s->slot_max &&
+              atomic_load_explicit(&slot->generation, memory_order_relaxed) == (uint32_t)(id >> 32) &&
+              atomic_load_explicit(&slot->tid, memory_order_relaxed) == stile__raw_gettid();
+        stile__session_leave(s, stile__thread_shard());
+    }
+    return own;
 }
 
 /* Ticks that were due by CPU time cpu_ns and are not accounted for. */

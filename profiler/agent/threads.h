@@ -2,6 +2,7 @@
 #ifndef STILE_AGENT_THREADS_H
 #define STILE_AGENT_THREADS_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -17,6 +18,7 @@ struct stile__thread {
     struct stile__bounds stack;
     uint64_t fork_mask;  /* the real signal mask while all signals are blocked around fork */
     bool program_blocks; /* the program believes that it has blocked our signal in this thread */
+    bool wait_blocks;    /* we have blocked it, for a call that it would break off; see wait_mask.h */
     uint8_t exit_rounds; /* rounds of thread-specific data destruction seen */
 };
 extern _Thread_local struct stile__thread stile__thread __attribute__((tls_model("initial-exec")));
@@ -29,6 +31,9 @@ static inline uint32_t stile__thread_shard(void)
 
 /* One-time set-up (the key whose destructor sees threads end). Returns 0 or -errno. */
 int stile__threads_init(void);
+
+/* Whether a signal that was waited for is a tick of the calling thread. Normal context, with a session. */
+bool stile__thread_owns_tick(const siginfo_t *info);
 
 /* Gives the calling thread a slot and a running clock, and opens our signal in its mask. Called with a session.
  * Failures are counted in the region: the thread runs unsampled. */
