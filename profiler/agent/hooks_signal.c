@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "profiler/agent/alt_stack.h"
 #include "profiler/agent/hooks.h"
+#include "profiler/agent/on_stack.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/signal_owner.h"
 #include "profiler/agent/stile.h"
@@ -17,10 +19,12 @@
 
 STILE_EXPORT int sigaction(int signal, const struct sigaction *act, struct sigaction *old)
 {
-    static void *cache;
-    typedef int sigaction_fn(int, const struct sigaction *, struct sigaction *);
-    sigaction_fn *next = (sigaction_fn *)stile__hook_next(&cache, "sigaction");
-    return stile__signal_sigaction(signal, act, old) ? 0 : next(signal, act, old);
+    return stile__signal_sigaction(signal, act, old) ? 0 : stile__on_stack_sigaction(signal, act, old);
+}
+
+STILE_EXPORT int sigaltstack(const stack_t *stack, stack_t *old)
+{
+    return stile__alt_stack_change(stack, old);
 }
 
 /* As libc does it: BSD semantics. */
@@ -35,8 +39,12 @@ STILE_EXPORT sighandler_t signal(int number, sighandler_t handler)
     act.sa_handler = handler;
     act.sa_flags = SA_RESTART;
     sigaddset(&act.sa_mask, number);
-    return handler != SIG_ERR && stile__signal_sigaction(number, &act, &old) ? old.sa_handler
-                                                                             : next(number, handler);
+    if (handler != SIG_ERR && stile__signal_sigaction(number, &act, &old))
+        return old.sa_handler;
+    sighandler_t before = next(number, handler);
+    if (before != SIG_ERR)
+        stile__on_stack_forget(number);
+    return before;
 }
 
 /* What sysv_signal, siginterrupt and their like do to our signal is done to the copy that the program sees. */
@@ -59,7 +67,10 @@ STILE_EXPORT sighandler_t sysv_signal(int number, sighandler_t handler)
     sighandler_t before;
     if (handler != SIG_ERR && disposition_set(number, handler, (int)SA_RESETHAND | SA_NODEFER, &before))
         return before;
-    return ((signal_fn *)stile__hook_next(&cache, "sysv_signal"))(number, handler);
+    before = ((signal_fn *)stile__hook_next(&cache, "sysv_signal"))(number, handler);
+    if (before != SIG_ERR)
+        stile__on_stack_forget(number);
+    return before;
 }
 
 /* What `signal` is in a program compiled for strict POSIX. */
@@ -87,6 +98,7 @@ STILE_EXPORT int sigignore(int number)
     sighandler_t before;
     if (disposition_set(number, SIG_IGN, 0, &before))
         return 0;
+    stile__on_stack_forget(number);
     return ((sigignore_fn *)stile__hook_next(&cache, "sigignore"))(number);
 }
 
@@ -99,8 +111,12 @@ STILE_EXPORT sighandler_t sigset(int number, sighandler_t handler)
     sigset_t one, mask;
     sighandler_t before;
 
-    if (!stile__signal_sigaction(number, NULL, &old))
-        return ((sigset_fn *)stile__hook_next(&cache, "sigset"))(number, handler);
+    if (!stile__signal_sigaction(number, NULL, &old)) {
+        before = ((sigset_fn *)stile__hook_next(&cache, "sigset"))(number, handler);
+        if (before != SIG_ERR && handler != SIG_HOLD)
+            stile__on_stack_forget(number);
+        return before;
+    }
     sigemptyset(&one);
     sigaddset(&one, number);
     before = old.sa_handler;

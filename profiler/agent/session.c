@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "barriers/stack_lock.h"
+#include "profiler/agent/alt_stack.h"
 #include "profiler/agent/greeting.h"
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/log.h"
@@ -266,6 +267,7 @@ void stile__session_fork_child(void)
     atomic_store_explicit(&starting, 0, memory_order_relaxed);
     collector.hidden = 0;
     stile__signal_owner_set(stile__raw_getpid());
+    stile__alt_stacks_forked();
     /* All signals are blocked by us here: what the program believes of its mask is what it believed before. */
     bool blocks = stile__thread.program_blocks;
     if (was_profiled)

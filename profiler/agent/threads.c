@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "barriers/stack_lock.h"
+#include "profiler/agent/alt_stack.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/maps.h"
 #include "profiler/agent/signal/handler.h"
@@ -148,6 +149,7 @@ void stile__thread_enter(void)
     if (r != NULL && !atomic_load_explicit(&s->signal_taken, memory_order_relaxed)) {
         uint64_t ours = 1ull << (s->signal - 1);
         t->tid = stile__raw_gettid();
+        stile__alt_stack_give(); /* before the first tick */
         uint32_t i = slot_open(s, r, t->tid, true, &t->id);
         t->region = r;
         t->slot = i != UINT32_MAX ? stile__region_slot(r, i) : NULL;
@@ -274,6 +276,7 @@ void stile__thread_leave(void)
     }
     t->slot = NULL;
     t->region = NULL;
+    stile__alt_stack_take_back();
     stile__raw_sigmask(SIG_SETMASK, mask);
     errno = saved_errno;
 }

@@ -16,6 +16,8 @@ struct stile__thread {
     uint64_t id; /* what our timer's signals carry: generation << 32 | slot index */
     uint32_t tid;
     struct stile__bounds stack;
+    char *alt_stack;     /* ours, from its guard page on, installed or in reserve; NULL: none */
+    uint32_t alt_cell;   /* its place in the pool, from 1; 0: none */
     uint64_t fork_mask;  /* the real signal mask while all signals are blocked around fork */
     bool program_blocks; /* the program believes that it has blocked our signal in this thread */
     bool wait_blocks;    /* we have blocked it, for a call that it would break off; see wait_mask.h */
