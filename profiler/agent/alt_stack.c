@@ -149,7 +149,7 @@ void stile__alt_stack_give(void)
 {
     struct stile__thread *t = &stile__thread;
     int saved_errno = errno;
-    stack_t old;
+    stack_t old = {0};
 
     if (t->alt_stack == NULL && stack_take(t)) {
         stack_t ours = stack_of(t);
@@ -171,7 +171,7 @@ void stile__alt_stack_give(void)
 void stile__alt_stack_take_back(void)
 {
     struct stile__thread *t = &stile__thread;
-    stack_t none = {.ss_flags = SS_DISABLE}, old;
+    stack_t none = {.ss_flags = SS_DISABLE}, old = {0};
     int saved_errno = errno;
 
     if (t->alt_stack == NULL)
@@ -203,7 +203,7 @@ static int change(struct stile__thread *t, int (*next)(const stack_t *, stack_t 
                   stack_t *old)
 {
     bool disables = stack != NULL && ((unsigned)stack->ss_flags & ~AUTODISARM) == SS_DISABLE;
-    stack_t shown = {.ss_flags = SS_DISABLE}, ours = stack_of(t), now;
+    stack_t shown = {.ss_flags = SS_DISABLE}, ours = stack_of(t), now = {0};
 
     int err = next(NULL, &now);
     bool has_ours = err == 0 && now.ss_sp == ours.ss_sp;

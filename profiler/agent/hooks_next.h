@@ -12,7 +12,7 @@
 enum { HOOKS(HOOK_INDEX) NEXT_COUNT };
 static void *nexts[NEXT_COUNT];
 
-#define NEXT(name) ((__typeof__(&name))next_get(NEXT_##name, #name))
+#define NEXT(name) ((__typeof__(&(name)))next_get(NEXT_##name, #name))
 
 static inline void *next_get(int i, const char *name)
 {

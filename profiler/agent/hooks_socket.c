@@ -215,7 +215,7 @@ STILE_EXPORT ssize_t __recvfrom_chk(int fd, void *to, size_t size, size_t room, 
 }
 
 /* The names that libc has for its own libraries, and for programs built long ago. */
-#define ALIAS(other, name) STILE_EXPORT extern __typeof__(name) other __attribute__((alias(#name)))
+#define ALIAS(other, name) STILE_EXPORT extern __typeof__(name)(other) __attribute__((alias(#name)))
 ALIAS(__read, read);
 ALIAS(__write, write);
 ALIAS(__send, send);

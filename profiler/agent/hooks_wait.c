@@ -392,7 +392,7 @@ STILE_EXPORT int sigwait(const sigset_t *set, int *number)
 }
 
 /* The names that libc has for its own libraries, and for programs built long ago. */
-#define ALIAS(other, name) STILE_EXPORT extern __typeof__(name) other __attribute__((alias(#name)))
+#define ALIAS(other, name) STILE_EXPORT extern __typeof__(name)(other) __attribute__((alias(#name)))
 ALIAS(__poll, poll);
 ALIAS(__select, select);
 ALIAS(__nanosleep, nanosleep);
