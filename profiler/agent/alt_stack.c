@@ -60,9 +60,9 @@ static int kernel_altstack(const stack_t *stack, stack_t *old)
     return (int)stile__raw_syscall(SYS_sigaltstack, (long)stack, (long)old, 0, 0);
 }
 
-static stack_t stack_of(const struct stile__thread *t)
+static stack_t stack_of(void)
 {
-    return (stack_t){.ss_sp = t->alt_stack + STILE__PAGE, .ss_size = stack_bytes()};
+    return (stack_t){.ss_sp = stile__thread.alt_stack + STILE__PAGE, .ss_size = stack_bytes()};
 }
 
 /* Acquire pairs with cell_put's release: the base is what the last holder left. */
@@ -96,7 +96,7 @@ static void cell_put(struct cell *c)
     atomic_store_explicit(&c->taken, false, memory_order_release); /* pairs with cell_try's acquire */
 }
 
-static bool stack_take(struct stile__thread *t)
+static bool stack_take(void)
 {
     uint32_t number = cell_take();
     char *base = number != 0 ? atomic_load_explicit(&cells[number - 1].base, memory_order_relaxed) : NULL;
@@ -109,18 +109,18 @@ static bool stack_take(struct stile__thread *t)
         else if (number != 0)
             cell_put(&cells[number - 1]);
     }
-    t->alt_stack = base;
-    t->alt_cell = base != NULL ? number : 0;
+    stile__thread.alt_stack = base;
+    stile__thread.alt_cell = base != NULL ? number : 0;
     return base != NULL;
 }
 
-static void stack_release(struct stile__thread *t)
+static void stack_release(void)
 {
-    struct cell *c = t->alt_cell != 0 ? &cells[t->alt_cell - 1] : NULL;
-    char *base = t->alt_stack;
+    struct cell *c = stile__thread.alt_cell != 0 ? &cells[stile__thread.alt_cell - 1] : NULL;
+    char *base = stile__thread.alt_stack;
 
-    t->alt_stack = NULL;
-    t->alt_cell = 0;
+    stile__thread.alt_stack = NULL;
+    stile__thread.alt_cell = 0;
     if (c == NULL) {
         stack_unmap(base);
         return;
@@ -147,12 +147,11 @@ static void put_back(stack_t theirs)
 
 void stile__alt_stack_give(void)
 {
-    struct stile__thread *t = &stile__thread;
     int saved_errno = errno;
     stack_t old = {0};
 
-    if (t->alt_stack == NULL && stack_take(t)) {
-        stack_t ours = stack_of(t);
+    if (stile__thread.alt_stack == NULL && stack_take()) {
+        stack_t ours = stack_of();
         bool theirs = kernel_altstack(&ours, &old) != 0; /* it runs on one */
         if (!theirs && is_set(&old)) {
             put_back(old);
@@ -160,7 +159,7 @@ void stile__alt_stack_give(void)
         }
         if (theirs) {
             stile__on_stack_programs();
-            stack_release(t);
+            stack_release();
         } else {
             stile__on_stack_ours();
         }
@@ -170,18 +169,17 @@ void stile__alt_stack_give(void)
 
 void stile__alt_stack_take_back(void)
 {
-    struct stile__thread *t = &stile__thread;
     stack_t none = {.ss_flags = SS_DISABLE}, old = {0};
     int saved_errno = errno;
 
-    if (t->alt_stack == NULL)
+    if (stile__thread.alt_stack == NULL)
         return;
     if (kernel_altstack(&none, &old) == 0) {
-        if (is_set(&old) && old.ss_sp != t->alt_stack + STILE__PAGE)
+        if (is_set(&old) && old.ss_sp != stile__thread.alt_stack + STILE__PAGE)
             put_back(old);
-        stack_release(t);
-    } else if (kernel_altstack(NULL, &old) == 0 && old.ss_sp != t->alt_stack + STILE__PAGE) {
-        stack_release(t); /* it runs on the program's */
+        stack_release();
+    } else if (kernel_altstack(NULL, &old) == 0 && old.ss_sp != stile__thread.alt_stack + STILE__PAGE) {
+        stack_release(); /* it runs on the program's */
     }
     errno = saved_errno;
 }
@@ -199,11 +197,10 @@ void stile__alt_stacks_forked(void)
 }
 
 /* The program's call in a thread that has a stack of ours, installed or in reserve. */
-static int change(struct stile__thread *t, int (*next)(const stack_t *, stack_t *), const stack_t *stack,
-                  stack_t *old)
+static int change(int (*next)(const stack_t *, stack_t *), const stack_t *stack, stack_t *old)
 {
     bool disables = stack != NULL && ((unsigned)stack->ss_flags & ~AUTODISARM) == SS_DISABLE;
-    stack_t shown = {.ss_flags = SS_DISABLE}, ours = stack_of(t), now = {0};
+    stack_t shown = {.ss_flags = SS_DISABLE}, ours = stack_of(), now = {0};
 
     int err = next(NULL, &now);
     bool has_ours = err == 0 && now.ss_sp == ours.ss_sp;
@@ -226,7 +223,7 @@ int stile__alt_stack_change(const stack_t *stack, stack_t *old)
     if (!stile__signal_owned_here()) /* a vfork child's stacks are its own */
         return next(stack, old);
     if (stile__thread.alt_stack != NULL)
-        return change(&stile__thread, next, stack, old);
+        return change(next, stack, old);
     int err = next(stack, old);
     if (err == 0 && stack != NULL && is_set(stack))
         stile__on_stack_programs();

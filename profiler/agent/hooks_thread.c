@@ -1,7 +1,6 @@
 /* Hooks on what makes threads and changes their signal masks, so that every thread is sampled and the program sees
  * the masks that it set itself. Normal context, in the program's threads; each falls through to libc at once when
  * there is no session. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -30,16 +29,6 @@ struct birth {
 };
 #define BIRTHS 1024
 static struct birth births[BIRTHS];
-
-void *stile__hook_next(void **cache, const char *name)
-{
-    void *found = __atomic_load_n(cache, __ATOMIC_RELAXED); /* idempotent: any thread finds the same */
-    if (found == NULL) {
-        found = dlsym(RTLD_NEXT, name);
-        __atomic_store_n(cache, found, __ATOMIC_RELAXED);
-    }
-    return found;
-}
 
 static bool active(void)
 {
