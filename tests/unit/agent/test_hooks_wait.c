@@ -305,8 +305,8 @@ static void *cancelled(void *way)
 static void test_cancellation(void **state)
 {
     (void)state;
-    if (UNDER_TSAN)
-        skip();
+    if (UNDER_SANITIZER)
+        skip(); /* they take a stack that was unwound by force for one in use */
     for (int way = 0; way < 6; way++) {
         pthread_t thread;
         void *result = NULL;
