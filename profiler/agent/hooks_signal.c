@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "profiler/agent/alt_stack.h"
 #include "profiler/agent/hooks.h"
+#include "profiler/agent/on_stack.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/signal_owner.h"
 #include "profiler/agent/stile.h"
@@ -17,10 +19,12 @@
 
 STILE_EXPORT int sigaction(int signal, const struct sigaction *act, struct sigaction *old)
 {
-    static void *cache;
-    typedef int sigaction_fn(int, const struct sigaction *, struct sigaction *);
-    sigaction_fn *next = (sigaction_fn *)stile__hook_next(&cache, "sigaction");
-    return stile__signal_sigaction(signal, act, old) ? 0 : next(signal, act, old);
+    return stile__signal_sigaction(signal, act, old) ? 0 : stile__on_stack_sigaction(signal, act, old);
+}
+
+STILE_EXPORT int sigaltstack(const stack_t *stack, stack_t *old)
+{
+    return stile__alt_stack_change(stack, old);
 }
 
 /* As libc does it: BSD semantics. */
@@ -35,8 +39,12 @@ STILE_EXPORT sighandler_t signal(int number, sighandler_t handler)
     act.sa_handler = handler;
     act.sa_flags = SA_RESTART;
     sigaddset(&act.sa_mask, number);
-    return handler != SIG_ERR && stile__signal_sigaction(number, &act, &old) ? old.sa_handler
-                                                                             : next(number, handler);
+    if (handler != SIG_ERR && stile__signal_sigaction(number, &act, &old))
+        return old.sa_handler;
+    sighandler_t before = next(number, handler);
+    if (before != SIG_ERR)
+        stile__on_stack_forget(number);
+    return before;
 }
 
 /* What sysv_signal, siginterrupt and their like do to our signal is done to the copy that the program sees. */
@@ -59,7 +67,10 @@ STILE_EXPORT sighandler_t sysv_signal(int number, sighandler_t handler)
     sighandler_t before;
     if (handler != SIG_ERR && disposition_set(number, handler, (int)SA_RESETHAND | SA_NODEFER, &before))
         return before;
-    return ((signal_fn *)stile__hook_next(&cache, "sysv_signal"))(number, handler);
+    before = ((signal_fn *)stile__hook_next(&cache, "sysv_signal"))(number, handler);
+    if (before != SIG_ERR)
+        stile__on_stack_forget(number);
+    return before;
 }
 
 /* What `signal` is in a program compiled for strict POSIX. */
@@ -87,6 +98,7 @@ STILE_EXPORT int sigignore(int number)
     sighandler_t before;
     if (disposition_set(number, SIG_IGN, 0, &before))
         return 0;
+    stile__on_stack_forget(number);
     return ((sigignore_fn *)stile__hook_next(&cache, "sigignore"))(number);
 }
 
@@ -99,8 +111,12 @@ STILE_EXPORT sighandler_t sigset(int number, sighandler_t handler)
     sigset_t one, mask;
     sighandler_t before;
 
-    if (!stile__signal_sigaction(number, NULL, &old))
-        return ((sigset_fn *)stile__hook_next(&cache, "sigset"))(number, handler);
+    if (!stile__signal_sigaction(number, NULL, &old)) {
+        before = ((sigset_fn *)stile__hook_next(&cache, "sigset"))(number, handler);
+        if (before != SIG_ERR && handler != SIG_HOLD)
+            stile__on_stack_forget(number);
+        return before;
+    }
     sigemptyset(&one);
     sigaddset(&one, number);
     before = old.sa_handler;
@@ -122,6 +138,14 @@ struct handed_on {
     bool ignored;
 };
 
+/* Sets this thread's real mask to what the program believes it to be, and returns the earlier one. */
+static uint64_t mask_as_believed(uint64_t ours)
+{
+    if (stile__thread.program_blocks)
+        return stile__raw_sigmask(SIG_BLOCK, ours);
+    return stile__raw_sigmask(SIG_UNBLOCK, stile__thread.wait_blocks ? ours : 0);
+}
+
 /* The mask and an ignored signal are handed on by exec: what the program believes of ours must be so in the next
  * image. A vfork child's mask is its own to set, and its parent's belief is not about it. The ticks that are due are
  * taken: the clock ends with the image. */
@@ -129,11 +153,10 @@ static struct handed_on hand_on(void)
 {
     struct stile__session *s = stile__session;
     bool own = s != NULL && s->signal != 0 && !in_vfork_child();
-    uint64_t ours = own && stile__thread.program_blocks ? 1ull << (s->signal - 1) : 0;
     if (own)
         stile__thread_settle();
     struct handed_on h = {.ignored = stile__signal_before_exec()};
-    h.mask = stile__raw_sigmask(SIG_BLOCK, ours);
+    h.mask = mask_as_believed(own ? 1ull << (s->signal - 1) : 0);
     return h;
 }
 
@@ -243,8 +266,7 @@ static int spawn_with(spawn_fn *next, pid_t *pid, const char *path, const posix_
                       const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
 {
     struct stile__session *s = stile__session;
-    uint64_t ours = s != NULL && s->signal != 0 && stile__thread.program_blocks ? 1ull << (s->signal - 1) : 0;
-    uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ours);
+    uint64_t mask = mask_as_believed(s != NULL && s->signal != 0 ? 1ull << (s->signal - 1) : 0);
     int err = next(pid, path, actions, attr, argv, envp);
     stile__raw_sigmask(SIG_SETMASK, mask);
     return err;

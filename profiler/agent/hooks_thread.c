@@ -1,7 +1,6 @@
 /* Hooks on what makes threads and changes their signal masks, so that every thread is sampled and the program sees
  * the masks that it set itself. Normal context, in the program's threads; each falls through to libc at once when
  * there is no session. */
-#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -25,21 +24,11 @@ struct birth {
     thrd_start_t start_c11;
     void *arg;
     size_t stack_size;
-    struct stile__bounds user_stack; /* hi 0: libc's own */
-    bool program_blocks;
+    struct stile__bounds user_stack;  /* hi 0: libc's own */
+    bool program_blocks, wait_blocks; /* as the creator has them */
 };
 #define BIRTHS 1024
 static struct birth births[BIRTHS];
-
-void *stile__hook_next(void **cache, const char *name)
-{
-    void *found = __atomic_load_n(cache, __ATOMIC_RELAXED); /* idempotent: any thread finds the same */
-    if (found == NULL) {
-        found = dlsym(RTLD_NEXT, name);
-        __atomic_store_n(cache, found, __ATOMIC_RELAXED);
-    }
-    return found;
-}
 
 static bool active(void)
 {
@@ -47,16 +36,10 @@ static bool active(void)
            atomic_load_explicit(&stile__session->region, memory_order_relaxed) != NULL;
 }
 
-/* Whether our signal is kept open: there is a session, and the program has not taken the signal over. */
-static bool keeps_open(void)
-{
-    return active() && !atomic_load_explicit(&stile__session->signal_taken, memory_order_relaxed);
-}
-
 void stile__mask_restore(void)
 {
     struct stile__session *s = stile__session;
-    if (s == NULL || !stile__thread.program_blocks || keeps_open())
+    if (s == NULL || !stile__thread.program_blocks || stile__session_kept_open() != 0)
         return;
     stile__thread.program_blocks = false;
     /* A forked child without a session finds its page wiped. */
@@ -72,6 +55,7 @@ static struct birth *birth_take(void)
         /* Acquire pairs with birth_give's release. */
         if (!atomic_exchange_explicit(&b->taken, true, memory_order_acquire)) {
             b->program_blocks = stile__thread.program_blocks;
+            b->wait_blocks = stile__thread.wait_blocks;
             return b;
         }
     }
@@ -118,6 +102,7 @@ static void stack_learn(const struct birth *b)
 static void thread_born(const struct birth *b)
 {
     stile__thread.program_blocks = b->program_blocks;
+    stile__thread.wait_blocks = b->wait_blocks;
     stack_learn(b);
     stile__thread_enter(0);
 }
@@ -185,7 +170,7 @@ static int mask_change(sigmask_fn *next, int how, const sigset_t *set, sigset_t 
     struct stile__session *s = stile__session;
     sigset_t ours;
 
-    if (!keeps_open()) {
+    if (stile__session_kept_open() == 0) {
         stile__mask_restore();
         return next(how, set, old);
     }
@@ -207,6 +192,8 @@ static int mask_change(sigmask_fn *next, int how, const sigset_t *set, sigset_t 
         stile__thread.program_blocks = blocks;
         if (old != NULL && shown)
             sigaddset(old, s->signal);
+        else if (old != NULL && stile__thread.wait_blocks) /* in a handler, inside a call that we masked */
+            sigdelset(old, s->signal);
     }
     return err;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "barriers/stack_lock.h"
+#include "profiler/agent/alt_stack.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/greeting.h"
 #include "profiler/agent/hooks.h"
@@ -125,6 +126,8 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         stile__log("no memory for the samples: %s; running without a profile", strerror(-err));
         return err;
     }
+    stile__waits_init();
+    stile__sockets_init();
     region_fill(r, o, origin, start_cpu_ns);
     err = clocks_open(stile__session, r, o);
     if (err == 0)
@@ -281,6 +284,7 @@ void stile__session_fork_child(void)
     atomic_store_explicit(&starting, 0, memory_order_relaxed);
     collector.hidden = 0;
     stile__signal_owner_set(stile__raw_getpid());
+    stile__alt_stacks_forked();
     /* All signals are blocked by us here: what the program believes of its mask is what it believed before. */
     bool blocks = stile__thread.program_blocks;
     if (was_profiled)

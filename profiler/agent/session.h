@@ -71,6 +71,17 @@ static inline void stile__session_leave(struct stile__session *s, uint32_t shard
     atomic_fetch_sub_explicit(&s->shards[shard % STILE__SHARDS].inside, 1, memory_order_release);
 }
 
+/* The profiling signal as a bit of a mask while the session keeps it open in every thread, or 0: there is no session,
+ * or the program has taken the signal over. A few loads; async-signal-safe. */
+static inline uint64_t stile__session_kept_open(void)
+{
+    const struct stile__session *s = stile__session;
+    if (s == NULL || atomic_load_explicit(&s->region, memory_order_relaxed) == NULL ||
+        atomic_load_explicit(&s->signal_taken, memory_order_relaxed))
+        return 0;
+    return 1ull << (s->signal - 1);
+}
+
 struct stile__options;
 
 enum stile__origin {

@@ -9,6 +9,7 @@
 
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/log.h"
+#include "profiler/agent/on_stack.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/signal/handler.h"
 #include "profiler/agent/threads.h"
@@ -24,13 +25,10 @@ static struct {
 
 static int sigaction_next(int signal, const struct sigaction *act, struct sigaction *old)
 {
-    static void *cache;
-    typedef int sigaction_fn(int, const struct sigaction *, struct sigaction *);
-    sigaction_fn *next = (sigaction_fn *)stile__hook_next(&cache, "sigaction");
-    return next(signal, act, old) == 0 ? 0 : -errno;
+    return stile__sigaction_next(signal, act, old) == 0 ? 0 : -errno;
 }
 
-static bool is_handler(const struct sigaction *act)
+bool stile__is_handler(const struct sigaction *act)
 {
     return (act->sa_flags & SA_SIGINFO) != 0 || (act->sa_handler != SIG_DFL && act->sa_handler != SIG_IGN);
 }
@@ -50,7 +48,7 @@ int stile__signal_install(int signal)
     if (handler.installed)
         return 0;
     int err = sigaction_next(signal, NULL, &old);
-    if (err == 0 && is_handler(&old))
+    if (err == 0 && stile__is_handler(&old))
         err = -EBUSY;
     if (err != 0)
         return err;
@@ -76,10 +74,15 @@ void stile__signal_owner_set(int32_t pid)
     handler.pid = pid;
 }
 
+bool stile__signal_owned_here(void)
+{
+    return handler.pid == 0 || handler.pid == stile__raw_getpid();
+}
+
 bool stile__signal_before_exec(void)
 {
     struct sigaction ignore;
-    if (!handler.installed || is_handler(&handler.shown) || handler.shown.sa_handler != SIG_IGN)
+    if (!handler.installed || stile__is_handler(&handler.shown) || handler.shown.sa_handler != SIG_IGN)
         return false;
     memset(&ignore, 0, sizeof ignore);
     ignore.sa_handler = SIG_IGN;
@@ -115,11 +118,11 @@ bool stile__signal_sigaction(int signal, const struct sigaction *act, struct sig
         return false; /* a vfork child changes its own handlers, and looks at what it has inherited */
     /* The program may pass one structure as both. */
     struct sigaction before = handler.shown, next = act != NULL ? *act : before;
-    if (is_handler(&next)) {
+    if (stile__is_handler(&next)) {
         signal_give_up(s);
         handler.installed = false;
         stile__mask_restore();
-        if (sigaction_next(signal, &next, NULL) != 0) {
+        if (stile__on_stack_sigaction(signal, &next, NULL) != 0) {
             /* The kernel takes what it took before; nothing else can be wrong with it. */
         }
     } else {

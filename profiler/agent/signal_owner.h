@@ -14,6 +14,12 @@ int stile__signal_install(int signal);
 /* The process that the handler belongs to: a vfork child shares our memory, but has handlers of its own. */
 void stile__signal_owner_set(int32_t pid);
 
+/* Whether that is this process, or there was no session yet. Async-signal-safe; a system call. */
+bool stile__signal_owned_here(void);
+
+/* Whether a disposition is a handler. */
+bool stile__is_handler(const struct sigaction *act);
+
 /* Exec turns our handler into the default action. If the program ignores the signal, it has to be ignored for the next
  * image too: ignores it and returns true, to be taken back if exec fails. In a vfork child this changes its own. */
 bool stile__signal_before_exec(void);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "barriers/stack_lock.h"
+#include "profiler/agent/alt_stack.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/maps.h"
@@ -148,19 +149,53 @@ void stile__thread_enter(uint64_t base_cpu_ns)
     if (r != NULL && !atomic_load_explicit(&s->signal_taken, memory_order_relaxed)) {
         uint64_t ours = 1ull << (s->signal - 1);
         t->tid = stile__raw_gettid();
+        stile__alt_stack_give(); /* before the first tick */
         uint32_t i = slot_open(s, r, t->tid, true, base_cpu_ns, &t->id);
         t->region = r;
         t->slot = i != UINT32_MAX ? stile__region_slot(r, i) : NULL;
         t->exit_rounds = 0;
         t->surplus = 0;
         pthread_setspecific(exit_key, &exit_key);
-        if (mask & ours)
+        if ((mask & ours) && !t->wait_blocks)
             t->program_blocks = true;
+        t->wait_blocks = false;
         mask &= ~ours;
     }
     if (r != NULL)
         stile__session_leave(s, stile__thread_shard());
     stile__raw_sigmask(SIG_SETMASK, mask);
+}
+
+/* A thread older than the session learns its slot only in the handler, which has perhaps not run yet. */
+static bool slot_is_mine(struct stile__session *s, struct stile__region *r, uint64_t id)
+{
+    uint32_t i = (uint32_t)id;
+    if (i >= s->size.slot_max)
+        return false;
+    struct stile__slot *slot = stile__region_slot(r, i);
+    return atomic_load_explicit(&slot->generation, memory_order_relaxed) == (uint32_t)(id >> 32) &&
+           atomic_load_explicit(&slot->tid, memory_order_relaxed) == stile__raw_gettid();
+}
+
+bool stile__thread_owns_tick(const siginfo_t *info)
+{
+    struct stile__session *s = stile__session;
+    struct stile__thread *t = &stile__thread;
+    uint64_t id = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    bool own = false;
+
+    if (info->si_signo != s->signal)
+        return false;
+    struct stile__region *r = stile__session_enter(s, stile__thread_shard());
+    if (r == NULL)
+        return false;
+    bool bound = t->slot != NULL && t->region == r;
+    if (info->si_code == POLL_IN)
+        own = bound && s->clocks[(uint32_t)t->id].perf_fd == info->si_fd;
+    else if (info->si_code == SI_TIMER)
+        own = id == STILE__PROCESS_TICK || (bound && t->id == id) || slot_is_mine(s, r, id);
+    stile__session_leave(s, stile__thread_shard());
+    return own;
 }
 
 /* The registers at this place, as a signal would find them: those that a caller's frame is found by. */
@@ -263,6 +298,7 @@ void stile__thread_leave(void)
     }
     t->slot = NULL;
     t->region = NULL;
+    stile__alt_stack_take_back();
     stile__raw_sigmask(SIG_SETMASK, mask);
     errno = saved_errno;
 }

@@ -2,6 +2,7 @@
 #ifndef STILE_AGENT_THREADS_H
 #define STILE_AGENT_THREADS_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -15,8 +16,11 @@ struct stile__thread {
     uint64_t id; /* what our timer's signals carry: generation << 32 | slot index */
     uint32_t tid;
     struct stile__bounds stack;
+    char *alt_stack;     /* ours, from its guard page on, installed or in reserve; NULL: none */
+    uint32_t alt_cell;   /* its place in the pool, from 1; 0: none */
     uint64_t fork_mask;  /* the real signal mask while all signals are blocked around fork */
     bool program_blocks; /* the program believes that it has blocked our signal in this thread */
+    bool wait_blocks;    /* we have blocked it, for a call that it would break off; see wait_mask.h */
     uint32_t unsettled;  /* signals of perf's clock, where no timer settles beside it */
     uint32_t
         surplus; /* signals to let go by: perf counts time that a hypervisor took from us, the CPU clock does not */
@@ -32,6 +36,9 @@ static inline uint32_t stile__thread_shard(void)
 
 /* One-time set-up (the key whose destructor sees threads end). Returns 0 or -errno. */
 int stile__threads_init(void);
+
+/* Whether a signal that was waited for is a tick of the calling thread. Normal context, with a session. */
+bool stile__thread_owns_tick(const siginfo_t *info);
 
 /* Gives the calling thread a slot and a running clock, and opens our signal in its mask. Called with a session.
  * base_cpu_ns: the CPU time of the thread from which on it counts. Failures are counted in the region: the thread runs

@@ -1,0 +1,21 @@
+"""C22: threads and fibers whose stacks have no room for a signal's frame live, and are sampled."""
+
+import pytest
+
+import harness
+import pprof
+
+
+@pytest.mark.parametrize("hz", [harness.TICK_HZ, 10000])
+def test_small_stacks(out, hz):
+    plain = harness.run([harness.program("small_stacks")])
+    r = harness.run([harness.program("small_stacks")], profile=out, hz=hz)
+    assert r.same == plain.same == (0, b"done\n", b"")
+    p = pprof.valid(out)
+    for name in ("spin_on_small_stack", "spin_with_no_room", "spin_on_fiber"):
+        assert p.cum()[name] == pytest.approx(400e6, rel=0.1), name
+    # The threads' stacks are whole, down to where libc starts them; a slow collector may cost one or two.
+    for name, caller in (("spin_on_small_stack", "small_main"), ("spin_with_no_room", "full_main")):
+        stacks = [s for s in p.samples if any(f.name == name for f in s.frames)]
+        whole = sum(s.ns for s in stacks if any(f.name == caller for f in s.frames) and pprof.is_start(s.frames[-1]))
+        assert whole > 0.95 * sum(s.ns for s in stacks), name
