@@ -19,9 +19,11 @@
 #include "profiler/agent/options.h"
 #include "profiler/agent/patience.h"
 #include "profiler/agent/region_make.h"
+#include "profiler/agent/signal/handler.h"
 #include "profiler/agent/signal_owner.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
+#include "profiler/region/signal_name.h"
 
 #define EXIT_WAIT_MS 11000 /* a little more than the wait for a file */
 
@@ -60,6 +62,9 @@ static int page_make(void)
 static void region_fill(struct stile__region *r, const struct stile__options *o)
 {
     r->hz = o->hz;
+    r->interval_ns = o->interval_ns;
+    r->signal = o->signal;
+    r->toggle = o->toggle;
     r->period_ns = 1000000000u / o->hz;
     r->start_unix_ns = now_ns(CLOCK_REALTIME);
     r->start_mono_ns = now_ns(CLOCK_MONOTONIC);
@@ -68,14 +73,19 @@ static void region_fill(struct stile__region *r, const struct stile__options *o)
 }
 
 /* From here on ticks may come. Release: the handler's load of region sees all that was set before. */
-static void publish(struct stile__region *r)
+static void publish(struct stile__region *r, const struct stile__options *o)
 {
     struct stile__session *s = stile__session;
     s->slot_max = r->slot_max;
     s->block_max = r->block_max;
     s->period_ns = r->period_ns;
     s->pid = stile__raw_getpid();
-    s->signal = SIGPROF;
+    s->signal = o->signal;
+    s->toggle = o->toggle;
+    atomic_store_explicit(&s->piece, 0, memory_order_relaxed);
+    atomic_store_explicit(&s->toggles, 0, memory_order_relaxed);
+    atomic_store_explicit(&s->toggle_wishes, 0, memory_order_relaxed);
+    atomic_store_explicit(&s->toggle_busy, 0, memory_order_relaxed);
     stile__signal_owner_set(s->pid);
     atomic_store_explicit(&s->signal_taken, false, memory_order_relaxed);
     atomic_store_explicit(&s->region, r, memory_order_seq_cst);
@@ -95,6 +105,24 @@ static bool quiesce(struct stile__session *s)
     return false;
 }
 
+/* Two owners of one signal would spoil both: the program has it, and the user may choose another. */
+static int signals_install(const struct stile__options *o, enum stile__origin origin)
+{
+    char name[STILE__SIGNAL_NAME_MAX];
+    int err = stile__signal_install(o->signal, stile__handle_tick);
+    int busy = err == -EBUSY ? o->signal : 0;
+    if (err == 0 && o->toggle != 0) {
+        err = stile__signal_install(o->toggle, stile__handle_toggle);
+        busy = err == -EBUSY ? o->toggle : 0;
+    }
+    if (busy != 0 && origin == STILE__ORIGIN_START)
+        stile__log(
+            "the program handles %s itself (%s=NAME chooses another signal); running without a profile",
+            stile__signal_name(busy, name, sizeof name),
+            busy == o->toggle ? "PROFILE_TOGGLE" : "PROFILE_SIGNAL");
+    return err;
+}
+
 static int start(const struct stile__options *o, enum stile__origin origin)
 {
     struct stile__region *r;
@@ -103,9 +131,7 @@ static int start(const struct stile__options *o, enum stile__origin origin)
     if (err == 0)
         err = stile__threads_init();
     if (err == 0)
-        err = stile__signal_install(SIGPROF);
-    if (err == -EBUSY && origin == STILE__ORIGIN_START)
-        stile__log("SIGPROF has a handler of the program; running without a profile");
+        err = signals_install(o, origin);
     if (err != 0)
         return err;
     err = stile__region_make(&r, &fd);
@@ -120,7 +146,7 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         stile__region_unmake(r);
         return err;
     }
-    publish(r);
+    publish(r, o);
     stile__thread_enter();
     if (origin == STILE__ORIGIN_START)
         stile__threads_enter_others();

@@ -97,10 +97,11 @@ static uint32_t slot_claim(struct stile__region *r, uint32_t slot_max)
     return UINT32_MAX;
 }
 
-/* Fills a claimed slot and starts the thread's clock. Returns the timer's id, or -errno. */
-static int slot_start(struct stile__session *s, struct stile__slot *slot, uint32_t i, uint32_t tid, bool own,
+/* Fills a claimed slot and starts the thread's clock, unless a toggle does. Returns the timer's id, or -errno. */
+static int slot_start(struct stile__session *s, struct stile__region *r, uint32_t i, uint32_t tid, bool own,
                       uint64_t *id)
 {
+    struct stile__slot *slot = stile__region_slot(r, i);
     uint32_t generation = atomic_fetch_add_explicit(&next_generation, 1, memory_order_relaxed);
     *id = (uint64_t)generation << 32 | i;
     atomic_store_explicit(&slot->tid, tid, memory_order_relaxed);
@@ -111,6 +112,9 @@ static int slot_start(struct stile__session *s, struct stile__slot *slot, uint32
     atomic_store_explicit(&slot->signals, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->ticks, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->missed_ticks, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->piece, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->clock_lock, 0, memory_order_relaxed);
+    slot->timer_id = -1;
     slot->first_due_ns = UINT64_MAX;
     slot->exit_cpu_ns = 0;
     memset(slot->comm, 0, sizeof slot->comm);
@@ -118,6 +122,11 @@ static int slot_start(struct stile__session *s, struct stile__slot *slot, uint32
         prctl(PR_GET_NAME, slot->comm);
     /* Live before the first tick can come. Release: pairs with the handler's and the collector's acquire. */
     atomic_store_explicit(&slot->state, STILE__SLOT_LIVE, memory_order_release);
+    if (s->toggle != 0) {                          /* now or later, as the user has it */
+        atomic_thread_fence(memory_order_seq_cst); /* either we see the piece, or its start sees us live */
+        stile__toggle_look(s, r, i, NULL, NULL);
+        return 0;
+    }
     slot->timer_id = stile__clock_start(tid, own, s->signal, *id, s->period_ns, &slot->first_due_ns);
     return slot->timer_id;
 }
@@ -130,7 +139,7 @@ static uint32_t slot_open(struct stile__session *s, struct stile__region *r, uin
         atomic_fetch_add_explicit(&r->threads_unsampled, 1, memory_order_relaxed);
         return i;
     }
-    int timer_id = slot_start(s, stile__region_slot(r, i), i, tid, own, id);
+    int timer_id = slot_start(s, r, i, tid, own, id);
     /* Its time is booked as [unsampled] when it ends; said once, for the first. */
     if (timer_id < 0 && atomic_fetch_add_explicit(&r->timers_failed, 1, memory_order_relaxed) == 0)
         stile__log("no timer for a thread: %s (see ulimit -i); its stacks are not sampled",
@@ -202,7 +211,7 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
         registers_here(regs);
         stile__tick_take(s, r, t, regs, (uint32_t)missed);
     } else if (missed != 0) { /* not late, but kept from us: where the time went is not known */
-        atomic_store_explicit(&slot->missed_ticks, missed, memory_order_relaxed);
+        atomic_fetch_add_explicit(&slot->missed_ticks, missed, memory_order_relaxed);
     }
 }
 
@@ -224,7 +233,9 @@ static void slot_close(struct stile__session *s, struct stile__region *r, struct
 {
     struct stile__slot *slot = t->slot;
 
-    if (slot->timer_id >= 0)
+    if (s->toggle != 0)
+        stile__toggle_close(slot, t->tid);
+    else if (slot->timer_id >= 0)
         stile__clock_stop(slot->timer_id);
     slot->exit_cpu_ns = stile__clock_read(t->tid, true);
     due_take(s, r, t, slot->exit_cpu_ns);
@@ -311,6 +322,10 @@ void stile__threads_enter_others(void)
 
 void stile__threads_stop(struct stile__region *r, uint32_t slot_max)
 {
+    if (stile__session->toggle != 0) {
+        stile__toggle_look_all(stile__session, r, NULL, NULL); /* nothing is wanted any more */
+        return;
+    }
     uint32_t used = atomic_load_explicit(&r->slots_used, memory_order_acquire);
     for (uint32_t i = 0; i < used && i < slot_max; i++) {
         struct stile__slot *slot = stile__region_slot(r, i);
@@ -328,7 +343,7 @@ void stile__threads_settle(struct stile__region *r, uint32_t slot_max, uint64_t 
         if (atomic_load_explicit(&slot->state, memory_order_acquire) != STILE__SLOT_LIVE)
             continue;
         uint64_t cpu_ns = stile__clock_read(atomic_load_explicit(&slot->tid, memory_order_relaxed), false);
-        atomic_store_explicit(&slot->missed_ticks, ticks_missed(slot, cpu_ns, period_ns),
-                              memory_order_relaxed);
+        atomic_fetch_add_explicit(&slot->missed_ticks, ticks_missed(slot, cpu_ns, period_ns),
+                                  memory_order_relaxed);
     }
 }

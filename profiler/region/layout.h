@@ -9,7 +9,7 @@
  * Invariants
  *  - slot_max and block_max determine every offset (stile__region_layout); the collector recomputes them and
  *    believes nothing else about sizes. Whatever the program scribbles here yields a clear error in the collector.
- *  - Pages that the SIGPROF handler writes are populated before it can reach them, since a fault that cannot be
+ *  - Pages that the signal handlers write are populated before it can reach them, since a fault that cannot be
  *    served from a memfd is a SIGBUS in the program.
  *  - Each word has one writer, named by the group it stands in; words that both sides write are atomic
  *    read-modify-write only, and say so. */
@@ -23,7 +23,7 @@
 #include "profiler/region/ring.h"
 
 #define STILE__REGION_MAGIC   0x656c6974530a0001ull
-#define STILE__REGION_VERSION 1u
+#define STILE__REGION_VERSION 2u
 
 #define STILE__REGION_HZ_MAX 20000u /* more than any clock delivers */
 #define STILE__PAGE          4096u
@@ -34,6 +34,9 @@
 #define STILE__MODULES_BYTES (1u << 20)   /* text of the executable mappings, as /proc/PID/maps has them */
 #define STILE__BLOCK_NONE    UINT32_MAX
 
+#define STILE__INTERVAL_NS_MIN 100000000ull                     /* 100 ms */
+#define STILE__INTERVAL_NS_MAX (30 * 24 * 3600 * 1000000000ull) /* 30 days */
+
 /* Life of a slot. free -> setup: agent, compare-and-swap; setup -> live, live -> exited: agent, release;
  * exited -> free: collector, release, once the ring is drained and the thread's final words are read. */
 enum stile__slot_state { STILE__SLOT_FREE, STILE__SLOT_SETUP, STILE__SLOT_LIVE, STILE__SLOT_EXITED };
@@ -41,14 +44,19 @@ enum stile__slot_state { STILE__SLOT_FREE, STILE__SLOT_SETUP, STILE__SLOT_LIVE, 
 /* One thread. */
 struct stile__slot {
     /* Owned by the agent in normal context; constant while the slot is live. */
-    _Atomic uint32_t state;        /* enum stile__slot_state */
-    _Atomic uint32_t tid;          /* as the program sees it */
-    _Atomic uint32_t generation;   /* unique per thread and session; the timer's signals carry it */
-    int32_t timer_id;              /* kernel timer, -1 for none */
-    char comm[16];                 /* final thread name, valid once exited; not terminated when 16 long */
-    uint64_t exit_cpu_ns;          /* final CPU clock of the thread, valid once exited */
-    uint64_t first_due_ns;         /* the thread's CPU time at which its first tick is due */
-    _Atomic uint64_t missed_ticks; /* due, but not delivered when its clock was stopped; valid at the end */
+    _Atomic uint32_t state;      /* enum stile__slot_state */
+    _Atomic uint32_t tid;        /* as the program sees it */
+    _Atomic uint32_t generation; /* unique per thread and session; the timer's signals carry it */
+    int32_t timer_id;            /* kernel timer, -1 for none */
+    char comm[16];               /* final thread name, valid once exited; not terminated when 16 long */
+    uint64_t exit_cpu_ns;        /* final CPU clock of the thread, valid once exited */
+    uint64_t first_due_ns;       /* the thread's CPU time at which its first tick is due */
+    _Atomic uint64_t
+        missed_ticks; /* due, but not delivered when its clock was stopped; the collector takes them */
+    /* With PROFILE_TOGGLE the clock is changed by handlers, too: timer_id, first_due_ns and piece belong to whoever
+     * holds clock_lock (0 or a tid). Handlers only try it. */
+    _Atomic uint32_t piece; /* that the running clock counts for; 0: none runs, or there is no toggle */
+    _Atomic uint32_t clock_lock;
 
     /* Owned by whoever holds the lock, or by the thread's handler. Barriers' stack_lock: 0 or the owner's tid. */
     _Alignas(64) _Atomic uint32_t stack_lock;
@@ -78,6 +86,34 @@ struct stile__block {
 _Static_assert(sizeof(struct stile__block) == STILE__BLOCK_SIZE, "a block is one power of two");
 #define STILE__BLOCK_DATA (STILE__BLOCK_SIZE - 16u)
 
+/* Pieces: with PROFILE_TOGGLE, what lies between a start and the next stop is a piece, and becomes a file. They are
+ * numbered from 1. Piece k has entry k % STILE__PIECES.
+ *
+ *   agent (a handler, under the toggle's busy flag)      collector (collects one piece at a time: pieces_done + 1)
+ *   -----------------------------------------------      ---------------------------------------------------------
+ *   start k: entry free, that is k - STILE__PIECES       drains the rings, each up to the first record of a later
+ *       <= pieces_done (A)                                   piece
+ *       start_mono_ns, state running, pieces_started = k (B)
+ *       clocks on, slot by slot; their records carry k   sees state stopped (D), and leaves what is on its way some
+ *   stop k: clocks off, slot by slot; what is due is         time to arrive
+ *       booked; stop_mono_ns, state stopped (C)          state stopped -> taken, compare-and-swap (E)
+ *                                                        drains once more, cuts, pieces_done = k (F)
+ *   start with no entry free: the last piece goes on:    a record of an earlier piece than the one that is being
+ *       state stopped -> running, compare-and-swap (G)       collected is counted as late
+ *
+ * B and C are releases, D acquires; F pairs with A. A start waits for nobody: either there is an entry, or the last
+ * piece is not taken yet and G succeeds. (E goes in order: if the last one is taken, the one before it is done.)
+ * A tick's signal carries its piece, so that one which comes after the stop is stale, whatever has been started since.
+ * Ticks that found their ring full, and ticks due on another thread at a stop, carry no number: they go to the piece
+ * that is being collected when the collector sees them, never to a later one than their own. */
+#define STILE__PIECES 32u
+enum stile__piece_state { STILE__PIECE_NONE, STILE__PIECE_RUNNING, STILE__PIECE_STOPPED, STILE__PIECE_TAKEN };
+struct stile__piece {
+    _Atomic uint32_t state; /* enum stile__piece_state; both sides, compare-and-swap where both may write */
+    uint32_t pad;
+    uint64_t start_mono_ns, stop_mono_ns; /* agent; CLOCK_MONOTONIC */
+};
+
 /* What became of the file, left by the collector for the agent to read and print. */
 enum stile__finish_state { STILE__FINISH_NONE, STILE__FINISH_WRITTEN, STILE__FINISH_FAILED };
 
@@ -92,7 +128,10 @@ struct stile__region {
     uint64_t start_unix_ns; /* CLOCK_REALTIME when the session started */
     uint64_t start_mono_ns; /* CLOCK_MONOTONIC at the same moment */
     uint64_t start_cpu_ns;  /* CPU time the process had used by then */
-    uint8_t pad0[64 - 8];
+    uint64_t interval_ns;   /* a file each, by the collector's clock; 0: one at the end */
+    int32_t signal;         /* of the clocks */
+    int32_t toggle;         /* that starts and stops them; 0: they run from the start */
+    uint8_t pad0[64 - 24];
 
     /* Owned by the agent in normal context. */
     _Alignas(64) _Atomic uint32_t slots_used; /* slots ever used; grows by compare-and-swap */
@@ -103,7 +142,9 @@ struct stile__region {
     _Atomic uint32_t timers_failed;     /* threads for which timer_create failed */
     _Atomic uint32_t
         signal_taken; /* 1: the program handles the signal itself; there are no ticks after that */
-    uint8_t pad1[64 - 28];
+    _Atomic uint32_t toggle_taken;   /* 1: the program handles the toggle's signal itself */
+    _Atomic uint32_t pieces_started; /* the last piece's number */
+    uint8_t pad1[64 - 36];
 
     /* Added to by handlers: any thread, read-modify-write. */
     _Alignas(64) _Atomic uint64_t stale_signals; /* of an earlier session or another thread's timer */
@@ -115,11 +156,14 @@ struct stile__region {
     _Atomic uint32_t finish_state; /* enum stile__finish_state */
     _Atomic uint32_t flush_done;   /* the last flush_request served */
     _Atomic uint32_t blocks_ready; /* blocks that are populated; set to its first value by the agent */
-    uint8_t pad3[64 - 16];
+    _Atomic uint32_t pieces_done;  /* the last piece that was cut */
+    uint8_t pad3[64 - 20];
     char message[512]; /* one line, valid once finish_state is FAILED or written with remarks */
 
     /* Both sides: a set bit is a block in use. Handlers set bits, the collector clears them. */
     _Alignas(64) _Atomic uint64_t blocks_used[STILE__BLOCK_MAX / 64];
+
+    struct stile__piece pieces[STILE__PIECES];
 };
 _Static_assert(sizeof(struct stile__region) <= STILE__PAGE, "the header is one page");
 

@@ -37,7 +37,8 @@ struct stile__record {
     uint64_t weight_ns; /* CPU time this tick stands for */
     uint64_t stack_start;
     uint32_t stack_len;
-    uint32_t reserved;
+    uint32_t
+        piece; /* of PROFILE_TOGGLE that it belongs to; 0: it came after its piece was stopped, or no toggle */
     uint64_t words[];
 };
 

@@ -10,7 +10,7 @@
 #include "profiler/agent/signal/poison.h"
 
 /* The kernel's order of general registers to DWARF's. */
-static void registers_of(const ucontext_t *uc, uint64_t *regs)
+void stile__registers_of(const ucontext_t *uc, uint64_t *regs)
 {
     static const uint8_t order[STILE__REG_COUNT] = {REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI,
                                                     REG_RBP, REG_RSP, REG_R8,  REG_R9,  REG_R10, REG_R11,
@@ -82,6 +82,13 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     record->reason = STILE__REASON_NONE;
     record->block = STILE__BLOCK_NONE;
     record->stack_len = 0;
+    record->piece = 0;
+    if (s->toggle != 0) {
+        /* Pairs with the fence in clock_off: it has seen this tick counted, or we see that the piece is stopped. */
+        atomic_thread_fence(memory_order_seq_cst);
+        record->piece =
+            atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
+    }
     record->n_new = 1;
     record->words[0] = regs[STILE__REG_RIP];
     /* The holder may be the very code that this signal interrupted: never wait for it. */
@@ -98,13 +105,16 @@ static void tick(struct stile__session *s, struct stile__region *r, const siginf
                  const ucontext_t *uc)
 {
     struct stile__thread *t = &stile__thread;
-    uint64_t id = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    uint64_t carried = (uint64_t)(uintptr_t)info->si_value.sival_ptr, id = carried & ~STILE__ID_PIECE_BITS;
     uint64_t regs[STILE__REG_COUNT];
 
-    registers_of(uc, regs);
-    /* A signal of an earlier session, of a thread that had this tid before, or of somebody's kill(). */
+    stile__registers_of(uc, regs);
+    /* A signal of an earlier session, of a thread that had this tid before, of somebody's kill(), or of a piece that
+     * has been stopped. */
     if (info->si_code != SI_TIMER ||
-        ((t->slot == NULL || t->region != r || t->id != id) && !bind(s, r, t, id, regs[STILE__REG_RSP]))) {
+        ((t->slot == NULL || t->region != r || t->id != id) && !bind(s, r, t, id, regs[STILE__REG_RSP])) ||
+        stile__id_piece_bits(atomic_load_explicit(&t->slot->piece, memory_order_relaxed)) !=
+            (carried & STILE__ID_PIECE_BITS)) {
         atomic_fetch_add_explicit(&r->stale_signals, 1, memory_order_relaxed);
         return;
     }
