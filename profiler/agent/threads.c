@@ -122,8 +122,9 @@ static int slot_start(struct stile__session *s, struct stile__region *r, uint32_
         prctl(PR_GET_NAME, slot->comm);
     /* Live before the first tick can come. Release: pairs with the handler's and the collector's acquire. */
     atomic_store_explicit(&slot->state, STILE__SLOT_LIVE, memory_order_release);
-    if (s->toggle != 0) {                          /* now or later, as the user has it */
-        atomic_thread_fence(memory_order_seq_cst); /* either we see the piece, or its start sees us live */
+    if (s->toggle != 0) {
+        /* Its clock runs now or later, as the user has it: either we see the piece, or its start sees us live. */
+        atomic_thread_fence(memory_order_seq_cst);
         stile__toggle_look(s, r, i, NULL, NULL);
         return 0;
     }
