@@ -143,6 +143,7 @@ def test_only_what_was_on(out):
     assert first.cum()["work_on"] == about(400e6) and first.ns == about(400e6)
     assert second.cum()["work_on"] == about(300e6) and second.ns == about(300e6)
     assert told["on"] == pytest.approx(700e6, rel=0.01)
+    assert any(c.startswith("late: 0 ticks") for c in second.comments)  # the clock did not run
     assert first.pb.time_nanos + first.pb.duration_nanos <= second.pb.time_nanos
 
 
