@@ -164,7 +164,12 @@ int stile__session_start(const struct stile__options *o, enum stile__origin orig
         atomic_load_explicit(&stile__session->region, memory_order_acquire) == NULL) {
         if (o != &kept_options)
             kept_options = *o;
+        /* A toggle that comes when our handler is there and the session not yet is kept for it. */
+        uint64_t toggle = kept_options.toggle != 0 ? 1ull << (kept_options.toggle - 1) : 0;
+        uint64_t mask = stile__raw_sigmask(SIG_BLOCK, toggle);
         err = start(&kept_options, origin);
+        if ((mask & toggle) != toggle)
+            stile__raw_sigmask(SIG_UNBLOCK, toggle);
     }
     atomic_store_explicit(&starting, 0, memory_order_release);
     errno = saved_errno;

@@ -42,7 +42,8 @@ STILE_EXPORT int stile_profile_start(const struct stile_profile_options *options
 STILE_EXPORT int stile_profile_stop(void);
 
 /* Writes what has been sampled so far to the file, waits for it as stile_profile_stop does, and goes on sampling;
- * the next write replaces it. Returns as stile_profile_stop. */
+ * the next write replaces it. With PROFILE_INTERVAL or PROFILE_TOGGLE that is the next numbered file, and nothing while a
+ * toggle is off. Returns as stile_profile_stop. */
 STILE_EXPORT int stile_profile_flush(void);
 
 /* The version of the library, for example "0.1.0"; constant text. Async-signal-safe. */

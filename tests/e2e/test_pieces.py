@@ -132,7 +132,33 @@ def test_bad_intervals(out, interval):
     assert list(out.parent.iterdir()) == []
 
 
+def test_flush_is_part_of_its_piece(out):
+    """It writes what the present piece has so far, under the piece's name."""
+    r = harness.run([harness.program("api"), "work1", "flush", "work2"], profile=out, env={"PROFILE_INTERVAL": "1h"})
+    assert r.same == (0, b"flush: 0\n", b"")
+    piece, = pieces(out)
+    assert piece.cum()["work_one"] == pytest.approx(400e6, rel=0.1)
+    assert piece.cum()["work_two"] == pytest.approx(400e6, rel=0.1)
+
+
+def test_stop_waits_for_all_pieces(out):
+    r = harness.run([harness.program("api"), "work1", "work2", "stop", "work1"], profile=out,
+                    env={"PROFILE_INTERVAL": "100ms"})
+    assert r.same == (0, b"stop: 0\n", b"")
+    found = pieces(out)
+    assert len(found) >= 2 and tiles(found)
+    assert total(found) == pytest.approx(800e6, rel=0.1)
+
+
 # --- A toggle
+
+
+def test_flush_and_stop_while_off(out):
+    """There is nothing to write, and that is no error."""
+    r = harness.run([harness.program("api"), "work1", "flush", "work2", "stop", "stop"], profile=out,
+                    env={"PROFILE_TOGGLE": "SIGUSR2"})
+    assert r.same == (0, b"flush: 0\nstop: 0\nstop: ESRCH\n", b"")
+    assert list(out.parent.iterdir()) == []
 
 
 def test_only_what_was_on(out):
