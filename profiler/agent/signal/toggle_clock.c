@@ -20,7 +20,7 @@ static long cpu_clock(const struct stile__slot *slot)
 /* Its CPU time, or 0 if it is gone. */
 static uint64_t cpu_ns(const struct stile__slot *slot)
 {
-    struct timespec ts;
+    struct timespec ts = {0, 0};
     if (stile__raw_syscall(SYS_clock_gettime, cpu_clock(slot), (long)&ts, 0, 0) != 0)
         return 0;
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
