@@ -49,8 +49,9 @@ uint64_t pieces_next_ns(const struct process *p)
 }
 
 /* A moment that the program told, kept within what can be. */
-static uint64_t moment(const struct process *p, uint64_t told, uint64_t now)
+static uint64_t moment(const struct process *p, uint64_t told)
 {
+    uint64_t now = now_mono_ns(); /* not that of the round's beginning: it may have been told since */
     return told < p->start_mono_ns ? p->start_mono_ns : told > now ? now : told;
 }
 
@@ -107,6 +108,9 @@ static void interval_look(struct process *p, uint64_t now)
 {
     if (pieces_next_ns(p) > now)
         return;
+    /* A stop that is waiting for what is on its way may be older than this moment: nothing is left to cut after it. */
+    if (p->toggles && atomic_load_explicit(&entry_of(p)->state, memory_order_acquire) == STILE__PIECE_STOPPED)
+        return;
     while (p->next_cut_ns <= now) /* on a grid, so that lateness does not add up */
         p->next_cut_ns += p->interval_ns;
     if (p->owns_path || p->ticks != 0)
@@ -115,12 +119,12 @@ static void interval_look(struct process *p, uint64_t now)
 }
 
 /* A piece whose start was not seen yet: its time and its intervals begin. */
-static void start_see(struct process *p, uint64_t now)
+static void start_see(struct process *p)
 {
     if (p->piece_seen || !started(p))
         return;
     p->piece_seen = true;
-    begin(p, moment(p, entry_of(p)->start_mono_ns, now));
+    begin(p, moment(p, entry_of(p)->start_mono_ns));
     p->next_cut_ns = p->start_mono_ns + p->interval_ns;
 }
 
@@ -144,10 +148,10 @@ static bool stop_take(struct process *p, uint64_t now, bool last)
 }
 
 /* All that is left of the piece, and its file. */
-static void stop_cut(struct process *p, uint64_t now)
+static void stop_cut(struct process *p)
 {
     process_drain(p);
-    uint64_t end = moment(p, entry_of(p)->stop_mono_ns, now);
+    uint64_t end = moment(p, entry_of(p)->stop_mono_ns);
     cut(p, end);
     begin(p, end);
     p->stop_seen_ns = 0;
@@ -162,10 +166,10 @@ void pieces_look(struct process *p, uint64_t now)
         return;
     if (p->toggles)
         for (unsigned n = 0; n < STILE__PIECES; n++) {
-            start_see(p, now);
+            start_see(p);
             if (!stop_take(p, now, false))
                 break;
-            stop_cut(p, now);
+            stop_cut(p);
         }
     interval_look(p, now);
 }
@@ -175,10 +179,10 @@ void pieces_drain_last(struct process *p, uint64_t now)
     process_drain(p);
     if (p->toggles && p->damage == NULL)
         for (unsigned n = 0; n < STILE__PIECES; n++) {
-            start_see(p, now);
+            start_see(p);
             if (!stop_take(p, now, true))
                 break;
-            stop_cut(p, now);
+            stop_cut(p);
             process_drain(p); /* what comes after it */
         }
     /* Interval or not: what is left is the last file's. With a toggle there is none, unless a piece was running. */

@@ -193,6 +193,29 @@ static void test_toggle(void **state)
     assert_null(taken());
 }
 
+/* The clock's cut leaves alone what was stopped before it. */
+static void test_interval_after_a_stop(void **state)
+{
+    (void)state;
+    h.region->interval_ns = 100000000;
+    toggles();
+    start(1);
+    tick(1, 1);
+    look(now_mono_ns());
+    stop(1);
+    p->next_cut_ns = h.region->pieces[1].stop_mono_ns + 1000000;
+    look(p->next_cut_ns); /* due, but the stop is older, and waits for what is on its way */
+    assert_null(taken());
+    look(later());
+    struct process *piece = taken();
+    assert_int_equal(piece->ticks, 1);
+    assert_int_equal(piece->end_mono_ns, h.region->pieces[1].stop_mono_ns);
+    assert_true(piece->end_mono_ns > piece->start_mono_ns);
+    process_free(piece);
+    assert_null(taken());
+    assert_int_equal(pieces_next_ns(p), UINT64_MAX);
+}
+
 /* Started and stopped and started again between two looks. */
 static void test_pieces_do_not_mix(void **state)
 {
@@ -341,11 +364,17 @@ static void test_a_slot_with_waiting_records(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_interval),     TEST(test_interval_without_ticks),
-        TEST(test_toggle),       TEST(test_pieces_do_not_mix),
-        TEST(test_late_records), TEST(test_end_takes_all),
-        TEST(test_never_on),     TEST(test_reopened),
-        TEST(test_nonsense),     TEST(test_a_slot_with_waiting_records),
+        TEST(test_interval),
+        TEST(test_interval_without_ticks),
+        TEST(test_toggle),
+        TEST(test_interval_after_a_stop),
+        TEST(test_pieces_do_not_mix),
+        TEST(test_late_records),
+        TEST(test_end_takes_all),
+        TEST(test_never_on),
+        TEST(test_reopened),
+        TEST(test_nonsense),
+        TEST(test_a_slot_with_waiting_records),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -170,7 +170,9 @@ static void test_another_thread(void **state)
     (void)state;
     atomic_store(&other_tid, 0);
     atomic_store(&other_stop, 0);
+    stile__session = NULL; /* our hook would give it a slot */
     assert_int_equal(pthread_create(&thread, NULL, other_thread, NULL), 0);
+    stile__session = &made;
     while (atomic_load(&other_tid) == 0)
         usleep(1000);
     struct stile__slot *slot = slot_add(1, atomic_load(&other_tid));
