@@ -24,11 +24,13 @@
 #include "profiler/region/hello.h"
 #include "profiler/region/launch.h"
 #include "profiler/region/record.h"
+#include "profiler/region/signal_name.h"
 
 #define PATIENCE_MS 3000 /* between two reports of the collector, which come twice a second */
 
 static const char usage[] =
-    "usage: stile record [-o FILE] [-F HZ] [--] COMMAND [ARGUMENT...]\n"
+    "usage: stile record [-o FILE] [-F HZ] [--interval TIME] [--toggle SIGNAL] [--signal SIGNAL] [--]\n"
+    "                    COMMAND [ARGUMENT...]\n"
     "\n"
     "Runs COMMAND and writes a CPU profile of it, whichever way it ends. Its terminal, signals, output and "
     "exit\n"
@@ -37,10 +39,18 @@ static const char usage[] =
     "  -o, --output FILE      file to write, ending in .pb.gz or .pb, or a directory (default stile.pb.gz);\n"
     "                         %p is the process id, %e the program, %t the unix time\n"
     "  -F, --frequency HZ     samples per second of CPU time of each thread, 1 to 20000 (default 100)\n"
+    "  -i, --interval TIME    a file each TIME, from " STILE__INTERVAL_RANGE
+    " (60 or 60s, 500ms, 5m, 1h): FILE.1.pb.gz,\n"
+    "                         FILE.2.pb.gz, ...\n"
+    "  -t, --toggle SIGNAL    start with sampling off; each SIGNAL (SIGUSR2, say) sent to COMMAND turns it "
+    "on or\n"
+    "                         off, and each part is a file\n"
+    "  -s, --signal SIGNAL    profile with this signal, for a COMMAND that uses SIGPROF itself\n"
     "  -h, --help             this text\n";
 
 struct run {
-    struct stile__options options; /* profile and hz */
+    struct stile__options options;          /* profile and hz */
+    const char *interval, *toggle, *signal; /* as they were given, or NULL */
     char **command;
     char name[STILE__NAME_MAX]; /* the collector's */
     int client;                 /* socket to it, -1 once it is gone */
@@ -82,6 +92,22 @@ static int frequency_parse(const char *text, unsigned *hz)
     return 0;
 }
 
+/* What --interval, --signal and --toggle say, as the program's agent will read it. Returns 0 or the exit status. */
+static int values_check(const struct run *run)
+{
+    uint64_t ns;
+    const char *const signals[] = {run->signal, run->toggle};
+    if (run->interval != NULL && stile__options_interval_parse(run->interval, &ns) != 0)
+        return bad("the interval \"%s\" is not a time from " STILE__INTERVAL_RANGE, run->interval);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (signals[i] != NULL && !stile__signal_allowed(stile__signal_parse(signals[i])))
+            return bad("\"%s\" is no signal for a profiler to use", signals[i]);
+    if (run->toggle != NULL && stile__signal_parse(run->toggle) ==
+                                   (run->signal != NULL ? stile__signal_parse(run->signal) : SIGPROF))
+        return bad("the profile's signal and the toggle are both %s", run->toggle);
+    return 0;
+}
+
 /* Whether argv[*i] is option `shortname` or `longname`; then *value is the next word, or what stands behind '=', or ""
  * if it is missing, and *i is its last word. */
 static bool option_is(int argc, char **argv, int *i, const char *shortname, const char *longname,
@@ -120,7 +146,13 @@ static int arguments_parse(int argc, char **argv, struct run *run)
         else if (option_is(argc, argv, &i, "-F", "--frequency", &value)) {
             if (frequency_parse(value, &run->options.hz) != 0)
                 return bad("the frequency \"%s\" is not a number from 1 to 20000", value);
-        } else
+        } else if (option_is(argc, argv, &i, "-i", "--interval", &value))
+            run->interval = value;
+        else if (option_is(argc, argv, &i, "-t", "--toggle", &value))
+            run->toggle = value;
+        else if (option_is(argc, argv, &i, "-s", "--signal", &value))
+            run->signal = value;
+        else
             return bad("unknown option %s", argv[i]);
     }
     if (i >= argc)
@@ -128,7 +160,7 @@ static int arguments_parse(int argc, char **argv, struct run *run)
     run->command = argv + i;
     if (stile__options_profile_set(&run->options, output) != 0)
         return bad("the output \"%s\" does not end in .pb.gz or .pb and is no directory", output);
-    return 0;
+    return values_check(run);
 }
 
 /* The line that is known now rather than after the run. A path with a % is known only to the program itself. */
@@ -176,6 +208,12 @@ static void command_exec(const struct run *run, const char *preload, const sigse
     setenv("PROFILE", run->options.profile, 1);
     snprintf(text, sizeof text, "%u", run->options.hz);
     setenv("PROFILE_HZ", text, 1);
+    const char *const more[][2] = {{"PROFILE_INTERVAL", run->interval},
+                                   {"PROFILE_TOGGLE", run->toggle},
+                                   {"PROFILE_SIGNAL", run->signal}};
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++)
+        if (more[i][1] != NULL)
+            setenv(more[i][0], more[i][1], 1);
     snprintf(text, sizeof text, "%s@0", run->name); /* nobody in the tree waits for the file: we do */
     setenv(STILE__ROOT_ENV, text, 1);
     sigprocmask(SIG_SETMASK, mask, NULL);
@@ -300,6 +338,16 @@ static void files_print(const struct run *run)
     const char *path = strchr(run->options.profile, '%') == NULL ? run->options.profile : s->path;
     const char *see = path;
 
+    if (s->numbered) {
+        if (s->files == 0) {
+            fprintf(stderr, "stile: no file, since sampling was never on\n");
+            return;
+        }
+        see = s->busiest[0] != '\0' ? s->busiest : s->path;
+        fprintf(stderr, "stile: wrote %u file%s, from %s on\n", s->files, s->files == 1 ? "" : "s", s->path);
+        fprintf(stderr, "stile: see it with: stile top %s, or: go tool pprof -http=: %s\n", see, see);
+        return;
+    }
     fprintf(stderr, "stile: wrote %s", path);
     if (s->files > 1)
         fprintf(stderr, " and %u more beside it, one for each child", s->files - 1);

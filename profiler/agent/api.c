@@ -2,12 +2,14 @@
 #include "profiler/agent/stile.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #include "profiler/agent/init.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/options.h"
 #include "profiler/agent/session.h"
+#include "profiler/region/signal_name.h"
 
 /* A caller of a later version may know more members than we do: they have to be zero. */
 static int options_copy(const struct stile_profile_options *theirs, struct stile_profile_options *ours)
@@ -31,13 +33,15 @@ int stile_profile_start(const struct stile_profile_options *options)
     int err = options_copy(options, &given);
     if (err != 0)
         return err;
-    if (given.path == NULL || given.hz > STILE__HZ_MAX)
+    if (given.path == NULL || given.hz > STILE__HZ_MAX ||
+        (given.signal != 0 && !stile__signal_allowed(given.signal)))
         return -EINVAL;
     memset(&o, 0, sizeof o);
     err = stile__options_surroundings(&o);
     if (err != 0)
         return err;
     o.hz = given.hz != 0 ? given.hz : 100;
+    o.signal = given.signal != 0 ? given.signal : SIGPROF;
     err = stile__options_profile_set(&o, given.path);
     if (err == 0) {
         stile__log_init();

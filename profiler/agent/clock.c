@@ -221,6 +221,13 @@ int stile__clock_start(struct stile__session *s, struct stile__region *r, uint32
     return c->kind != STILE__CLOCK_NONE ? 0 : c->timer_id;
 }
 
+void stile__clock_reserve(struct stile__session *s, struct stile__region *r, uint32_t i)
+{
+    s->clocks[i] = (struct stile__clock){.kind = STILE__CLOCK_TIMER, .timer_id = -1, .perf_fd = -1};
+    stile__region_slot(r, i)->clock_kind = STILE__CLOCK_TIMER;
+    atomic_fetch_add_explicit(&r->clocks[STILE__CLOCK_TIMER], 1, memory_order_relaxed);
+}
+
 void stile__clock_stop(struct stile__clock *c)
 {
     int timer_id = __atomic_exchange_n(&c->timer_id, -1, __ATOMIC_RELAXED); /* by whoever comes first */

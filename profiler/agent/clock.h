@@ -31,6 +31,9 @@ void stile__clocks_close(struct stile__session *s);
 int stile__clock_start(struct stile__session *s, struct stile__region *r, uint32_t i, uint32_t tid, bool own,
                        uint64_t id);
 
+/* Notes that slot i has a timer which the toggle starts and stops. */
+void stile__clock_reserve(struct stile__session *s, struct stile__region *r, uint32_t i);
+
 /* Stops it; a signal may still be on its way. Idempotent. */
 void stile__clock_stop(struct stile__clock *c);
 

@@ -135,7 +135,7 @@ static bool in_vfork_child(void)
 /* What a failed exec has to put back. */
 struct handed_on {
     uint64_t mask;
-    bool ignored;
+    uint64_t ignored; /* signals of ours that the program ignores */
 };
 
 /* Sets this thread's real mask to what the program believes it to be, and returns the earlier one. */
@@ -163,8 +163,7 @@ static struct handed_on hand_on(void)
 static int exec_failed(struct handed_on h)
 {
     stile__raw_sigmask(SIG_SETMASK, h.mask);
-    if (h.ignored)
-        stile__signal_exec_failed();
+    stile__signal_exec_failed(h.ignored);
     return -1;
 }
 

@@ -8,6 +8,7 @@
 
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/session.h"
+#include "profiler/agent/signal_owner.h"
 #include "profiler/agent/stile.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
@@ -43,7 +44,7 @@ void stile__mask_restore(void)
         return;
     stile__thread.program_blocks = false;
     /* A forked child without a session finds its page wiped. */
-    stile__raw_sigmask(SIG_BLOCK, 1ull << ((s->signal != 0 ? s->signal : SIGPROF) - 1));
+    stile__raw_sigmask(SIG_BLOCK, 1ull << ((s->signal != 0 ? s->signal : stile__signal_of_clocks()) - 1));
 }
 
 static struct birth *birth_take(void)

@@ -2,6 +2,7 @@
 #include "profiler/agent/options.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,14 +10,27 @@
 
 #include "profiler/agent/log.h"
 #include "profiler/region/hello.h"
+#include "profiler/region/layout.h"
+#include "profiler/region/signal_name.h"
 
-/* Numbers with a range. Strings are read by name below. */
+#define SIGNAL_RANGE "a signal that can be handled, such as SIGUSR1, 10 or SIGRTMIN+1"
+
+/* Variables whose values are more than a text. Texts are read by name below. */
+enum { OPTION_HZ, OPTION_SIGNAL, OPTION_TOGGLE, OPTION_INTERVAL };
 static const struct option {
     const char *name;
-    unsigned value, min, max;
+    unsigned value;    /* without the variable */
+    unsigned min, max; /* of a number */
+    const char *range; /* in words, for what is no plain number */
     const char *help;
-} numbers[] = {
-    {"PROFILE_HZ", 100, 1, STILE__HZ_MAX, "samples per second of CPU time of each thread"},
+} table[] = {
+    [OPTION_HZ] = {"PROFILE_HZ", 100, 1, STILE__HZ_MAX, NULL,
+                   "samples per second of CPU time of each thread"},
+    [OPTION_SIGNAL] = {"PROFILE_SIGNAL", SIGPROF, 0, 0, SIGNAL_RANGE,
+                       "the signal that the profiler uses, for a program that has SIGPROF itself"},
+    [OPTION_TOGGLE] = {"PROFILE_TOGGLE", 0, 0, 0, SIGNAL_RANGE, "a signal that starts and stops sampling"},
+    [OPTION_INTERVAL] = {"PROFILE_INTERVAL", 0, 0, 0, "a time from " STILE__INTERVAL_RANGE,
+                         "how long each file's part of the profile is"},
 };
 
 bool stile__options_is_profile(const char *path)
@@ -83,6 +97,72 @@ static int clock_read(enum stile__clock_wish *wish)
     return -EINVAL;
 }
 
+/* One line about a value that is not in its option's range. */
+static int refuse(const struct option *opt, const char *text)
+{
+    stile__log("%s=%s is not %s (%s); running without a profile", opt->name, text, opt->range, opt->help);
+    return -EINVAL;
+}
+
+static int signal_read(const struct option *opt, int *value)
+{
+    const char *text = secure_getenv(opt->name);
+    char name[STILE__SIGNAL_NAME_MAX];
+
+    *value = (int)opt->value;
+    if (text == NULL)
+        return 0;
+    int signal = stile__signal_parse(text);
+    if (signal < 0)
+        return refuse(opt, text);
+    if (!stile__signal_allowed(signal)) {
+        stile__log("%s=%s: %s is not for a profiler to use; running without a profile", opt->name, text,
+                   stile__signal_name(signal, name, sizeof name));
+        return -EINVAL;
+    }
+    *value = signal;
+    return 0;
+}
+
+int stile__options_interval_parse(const char *text, uint64_t *ns)
+{
+    static const struct {
+        const char *suffix;
+        uint64_t ns;
+    } units[] = {
+        {"", 1000000000u}, {"ms", 1000000u}, {"s", 1000000000u}, {"m", 60000000000u}, {"h", 3600000000000u}};
+    char *end;
+
+    if (*text < '0' || *text > '9')
+        return -EINVAL;
+    errno = 0;
+    unsigned long n = strtoul(text, &end, 10);
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (errno == 0 && strcmp(end, units[i].suffix) == 0 && n <= STILE__INTERVAL_NS_MAX / units[i].ns &&
+            n * units[i].ns >= STILE__INTERVAL_NS_MIN) {
+            *ns = n * units[i].ns;
+            return 0;
+        }
+    return -EINVAL;
+}
+
+/* Into how many files, by what signals: what is more than a plain number. */
+static int others_read(struct stile__options *o)
+{
+    const char *text = secure_getenv(table[OPTION_INTERVAL].name);
+    int err = signal_read(&table[OPTION_SIGNAL], &o->signal);
+    if (err == 0)
+        err = signal_read(&table[OPTION_TOGGLE], &o->toggle);
+    if (err == 0 && o->toggle == o->signal) {
+        stile__log("PROFILE_TOGGLE and PROFILE_SIGNAL are the same signal; running without a profile");
+        err = -EINVAL;
+    }
+    o->interval_ns = 0;
+    if (err == 0 && text != NULL && stile__options_interval_parse(text, &o->interval_ns) != 0)
+        err = refuse(&table[OPTION_INTERVAL], text);
+    return err;
+}
+
 int stile__options_read(struct stile__options *o)
 {
     const char *profile = secure_getenv("PROFILE");
@@ -97,9 +177,11 @@ int stile__options_read(struct stile__options *o)
     if (err != 0)
         return 0; /* PROFILE=release and the like: somebody else's variable */
 
-    err = number_read(&numbers[0], &o->hz);
+    err = number_read(&table[OPTION_HZ], &o->hz);
     if (err == 0)
         err = clock_read(&o->clock);
+    if (err == 0)
+        err = others_read(o);
     if (err == 0)
         err = stile__options_surroundings(o);
     return err != 0 ? err : 1;

@@ -4,6 +4,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #define STILE__HZ_MAX 20000
 
@@ -19,7 +20,14 @@ struct stile__options {
     char root[128];           /* STILE_ROOT; "" if no ancestor is profiled */
     unsigned hz;
     enum stile__clock_wish clock;
+    int signal;           /* that the clocks deliver */
+    int toggle;           /* that starts and stops the clocks; 0: they always run */
+    uint64_t interval_ns; /* a file each; 0: one at the end */
 };
+
+/* What PROFILE_INTERVAL may say: 60, 500ms, 10s, 5m, 1h. Sets *ns. Returns 0 or -EINVAL. */
+int stile__options_interval_parse(const char *text, uint64_t *ns);
+#define STILE__INTERVAL_RANGE "100ms to 720h"
 
 /* Reads the environment once (secure_getenv: nothing under AT_SECURE). Normal context. Returns 1 if a profile is
  * asked for; 0 if not, or if PROFILE is set for somebody else's purpose; -EINVAL after one line about a bad value. */

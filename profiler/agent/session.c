@@ -21,9 +21,11 @@
 #include "profiler/agent/options.h"
 #include "profiler/agent/patience.h"
 #include "profiler/agent/region_make.h"
+#include "profiler/agent/signal/handler.h"
 #include "profiler/agent/signal_owner.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
+#include "profiler/region/signal_name.h"
 
 #define EXIT_WAIT_MS 11000 /* a little more than the wait for a file */
 
@@ -56,6 +58,9 @@ static void region_fill(struct stile__region *r, const struct stile__options *o,
                         uint64_t start_cpu_ns)
 {
     r->hz = o->hz;
+    r->interval_ns = o->interval_ns;
+    r->signal = o->signal;
+    r->toggle = o->toggle;
     r->period_ns = 1000000000u / o->hz;
     r->start_unix_ns = stile__clock_now(CLOCK_REALTIME);
     r->start_mono_ns = stile__clock_now(CLOCK_MONOTONIC);
@@ -70,7 +75,8 @@ static int clocks_open(struct stile__session *s, struct stile__region *r, const 
     int perf_error;
     s->size = r->size;
     s->period_ns = r->period_ns;
-    s->signal = SIGPROF;
+    s->signal = o->signal;
+    s->toggle = o->toggle;
     int err = stile__clocks_open(s, o->clock != STILE__CLOCK_WISH_TIMER, &perf_error);
     if (err != 0)
         return err;
@@ -86,6 +92,10 @@ static void publish(struct stile__region *r)
 {
     struct stile__session *s = stile__session;
     s->pid = stile__raw_getpid();
+    atomic_store_explicit(&s->piece, 0, memory_order_relaxed);
+    atomic_store_explicit(&s->toggles, 0, memory_order_relaxed);
+    atomic_store_explicit(&s->toggle_wishes, 0, memory_order_relaxed);
+    atomic_store_explicit(&s->toggle_busy, 0, memory_order_relaxed);
     stile__signal_owner_set(s->pid);
     atomic_store_explicit(&s->signal_taken, false, memory_order_relaxed);
     atomic_store_explicit(&s->region, r, memory_order_seq_cst);
@@ -105,6 +115,24 @@ static bool quiesce(struct stile__session *s)
     return false;
 }
 
+/* Two owners of one signal would spoil both: the program has it, and the user may choose another. */
+static int signals_install(const struct stile__options *o, enum stile__origin origin)
+{
+    char name[STILE__SIGNAL_NAME_MAX];
+    int err = stile__signal_install(o->signal, stile__handle_tick);
+    int busy = err == -EBUSY ? o->signal : 0;
+    if (err == 0 && o->toggle != 0) {
+        err = stile__signal_install(o->toggle, stile__handle_toggle);
+        busy = err == -EBUSY ? o->toggle : 0;
+    }
+    if (busy != 0 && origin == STILE__ORIGIN_START)
+        stile__log(
+            "the program handles %s itself (%s=NAME chooses another signal); running without a profile",
+            stile__signal_name(busy, name, sizeof name),
+            busy == o->toggle ? "PROFILE_TOGGLE" : "PROFILE_SIGNAL");
+    return err;
+}
+
 static int start(const struct stile__options *o, enum stile__origin origin)
 {
     struct stile__region *r;
@@ -116,9 +144,7 @@ static int start(const struct stile__options *o, enum stile__origin origin)
     if (err == 0)
         err = stile__threads_init();
     if (err == 0)
-        err = stile__signal_install(SIGPROF);
-    if (err == -EBUSY && origin == STILE__ORIGIN_START)
-        stile__log("SIGPROF has a handler of the program; running without a profile");
+        err = signals_install(o, origin);
     if (err != 0)
         return err;
     err = stile__region_make(&r, &fd, o->hz, collector.name[0] == '\0' && o->root[0] == '\0');
@@ -157,7 +183,12 @@ int stile__session_start(const struct stile__options *o, enum stile__origin orig
         atomic_load_explicit(&stile__session->region, memory_order_acquire) == NULL) {
         if (o != &kept_options)
             kept_options = *o;
+        /* A toggle that comes when our handler is there and the session not yet is kept for it. */
+        uint64_t toggle = kept_options.toggle != 0 ? 1ull << (kept_options.toggle - 1) : 0;
+        uint64_t mask = stile__raw_sigmask(SIG_BLOCK, toggle);
         err = start(&kept_options, origin);
+        if ((mask & toggle) != toggle)
+            stile__raw_sigmask(SIG_UNBLOCK, toggle);
     }
     atomic_store_explicit(&starting, 0, memory_order_release);
     errno = saved_errno;

@@ -38,7 +38,14 @@ struct stile__session {
     int32_t process_timer; /* in reserve for threads that get no clock of their own; < 0: none, -errno */
     _Atomic bool process_timer_runs;
     _Atomic int64_t carry[STILE__CARRIES]; /* see clock.c */
+    int32_t toggle;                        /* that starts and stops the clocks; 0: they always run */
     _Atomic bool signal_taken; /* the program handles our signal itself now: no clock runs any more */
+    /* Of the toggle. Each signal is a wish: the odd ones start, the even ones stop. They are carried out one by one by
+     * whoever has toggle_busy, which is only tried; its holder looks for further wishes after it has let go. */
+    _Atomic uint32_t toggle_wishes; /* counted by handlers */
+    _Atomic uint32_t toggle_busy;   /* 0 or 1 */
+    _Atomic uint32_t toggles;       /* carried out; by the holder of toggle_busy */
+    _Atomic uint32_t piece;         /* running, or 0; by the holder of toggle_busy */
     const struct stile__bounds
         *stacks; /* for threads older than the session; private memory, never freed early */
     uint32_t n_stacks;

@@ -25,13 +25,14 @@ struct stile_profile_options {
     const char
         *path; /* file to write, ending in .pb.gz or .pb, or a directory; %p pid, %e program, %t unix time */
     unsigned hz; /* samples per second of CPU time of each thread, 1 to 20000; 0: 100 */
+    int signal;  /* that the clocks deliver, for a program that handles SIGPROF itself; 0: SIGPROF */
 };
 
 /* Starts sampling every thread of the process, those that exist and those that come. Starts the collector process.
  * The strings are copied.
  * Returns 0; -EALREADY if a profile is running already (it goes on); -EINVAL for options that are out of range, a
  * path that does not end in .pb.gz or .pb, or a structure larger than this version knows with members set;
- * -EBUSY if the program handles SIGPROF itself; another -errno if the file cannot be written there (-EACCES,
+ * -EBUSY if the program handles that signal itself; another -errno if the file cannot be written there (-EACCES,
  * -EISDIR, ...) or the collector cannot be started (-ENOENT, -EMFILE, ...). */
 STILE_EXPORT int stile_profile_start(const struct stile_profile_options *options);
 
@@ -41,7 +42,8 @@ STILE_EXPORT int stile_profile_start(const struct stile_profile_options *options
 STILE_EXPORT int stile_profile_stop(void);
 
 /* Writes what has been sampled so far to the file, waits for it as stile_profile_stop does, and goes on sampling;
- * the next write replaces it. Returns as stile_profile_stop. */
+ * the next write replaces it. With PROFILE_INTERVAL or PROFILE_TOGGLE that is the next numbered file, and nothing while a
+ * toggle is off. Returns as stile_profile_stop. */
 STILE_EXPORT int stile_profile_flush(void);
 
 /* The version of the library, for example "0.1.0"; constant text. Async-signal-safe. */

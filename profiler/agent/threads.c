@@ -115,12 +115,21 @@ static int slot_start(struct stile__session *s, struct stile__region *r, uint32_
     atomic_store_explicit(&slot->exit_cpu_ns, 0, memory_order_relaxed);
     slot->missed_reason = STILE__REASON_UNSAMPLED;
     slot->base_cpu_ns = base_cpu_ns;
-    slot->first_due_ns = UINT64_MAX;
+    atomic_store_explicit(&slot->piece, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->clock_lock, 0, memory_order_relaxed);
+    slot->first_due_ns = STILE__NEVER_DUE;
     memset(slot->comm, 0, sizeof slot->comm);
     if (own) /* until it has its last one: a short life leaves no other */
         prctl(PR_GET_NAME, slot->comm);
     /* Live before the first tick can come. Release: pairs with the handler's and the collector's acquire. */
     atomic_store_explicit(&slot->state, STILE__SLOT_LIVE, memory_order_release);
+    if (s->toggle != 0) {
+        /* Its clock runs now or later, as the user has it: either we see the piece, or its start sees us live. */
+        stile__clock_reserve(s, r, i);
+        atomic_thread_fence(memory_order_seq_cst);
+        stile__toggle_look(s, r, i, NULL, NULL);
+        return 0;
+    }
     return stile__clock_start(s, r, i, tid, own, *id);
 }
 
@@ -181,7 +190,7 @@ bool stile__thread_owns_tick(const siginfo_t *info)
 {
     struct stile__session *s = stile__session;
     struct stile__thread *t = &stile__thread;
-    uint64_t id = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    uint64_t carried = (uint64_t)(uintptr_t)info->si_value.sival_ptr, id = carried & ~STILE__ID_PIECE_BITS;
     bool own = false;
 
     if (info->si_signo != s->signal)
@@ -193,7 +202,7 @@ bool stile__thread_owns_tick(const siginfo_t *info)
     if (info->si_code == POLL_IN)
         own = bound && s->clocks[(uint32_t)t->id].perf_fd == info->si_fd;
     else if (info->si_code == SI_TIMER)
-        own = id == STILE__PROCESS_TICK || (bound && t->id == id) || slot_is_mine(s, r, id);
+        own = carried == STILE__PROCESS_TICK || (bound && t->id == id) || slot_is_mine(s, r, id);
     stile__session_leave(s, stile__thread_shard());
     return own;
 }
@@ -242,7 +251,7 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
     }
     /* Not late, but kept from us: where the time went is not known. */
     slot->missed_reason = kept ? STILE__REASON_SIGNAL_BLOCKED : STILE__REASON_UNSAMPLED;
-    atomic_store_explicit(&slot->missed_ticks, (uint64_t)missed, memory_order_relaxed);
+    atomic_fetch_add_explicit(&slot->missed_ticks, (uint64_t)missed, memory_order_relaxed);
 }
 
 /* Whether our signal was really blocked; the program's wish alone does not do that. */
@@ -271,7 +280,10 @@ static void slot_close(struct stile__session *s, struct stile__region *r, struct
     struct stile__slot *slot = t->slot;
     struct stile__clock *clock = &s->clocks[(uint32_t)t->id];
 
-    stile__clock_stop(clock);
+    if (s->toggle != 0)
+        stile__toggle_close(s, slot, (uint32_t)t->id, t->tid);
+    else
+        stile__clock_stop(clock);
     /* A remote reader of this stack has to let go first; none comes after. */
     stile__stack_lock(&slot->stack_lock, t->tid);
     prctl(PR_GET_NAME, slot->comm);
@@ -279,7 +291,8 @@ static void slot_close(struct stile__session *s, struct stile__region *r, struct
     uint64_t cpu_ns = stile__clock_read(t->tid, true); /* as late as can be */
     due_take(s, r, t, cpu_ns, kept);
     atomic_store_explicit(&slot->exit_cpu_ns, cpu_ns, memory_order_relaxed);
-    stile__clock_carry(s, slot, clock, cpu_ns);
+    if (s->toggle == 0)
+        stile__clock_carry(s, slot, clock, cpu_ns);
     atomic_store_explicit(&slot->state, STILE__SLOT_EXITED,
                           memory_order_release); /* pairs with the drain's acquire */
 }
@@ -360,6 +373,10 @@ void stile__threads_enter_others(void)
 
 void stile__threads_stop(struct stile__session *s, struct stile__region *r)
 {
+    if (s->toggle != 0) {
+        stile__toggle_look_all(s, r, NULL, NULL); /* nothing is wanted any more */
+        return;
+    }
     uint32_t used = atomic_load_explicit(&r->slots_used, memory_order_acquire);
     for (uint32_t i = 0; i < used && i < s->size.slot_max; i++)
         if (atomic_load_explicit(&stile__region_slot(r, i)->state, memory_order_acquire) == STILE__SLOT_LIVE)

@@ -8,12 +8,22 @@
 
 #include "profiler/agent/session.h"
 
+/* What a timer's signal carries: generation << 32 | piece << 14 | slot index. The piece's low bits: a signal that is
+ * late by 2^18 pieces is not to be expected. Without a toggle they are 0. */
+#define STILE__ID_PIECE_SHIFT 14
+#define STILE__ID_PIECE_BITS  (((1ull << 32) - 1) & ~(uint64_t)(STILE__SLOT_MAX - 1))
+_Static_assert(STILE__SLOT_MAX == 1u << STILE__ID_PIECE_SHIFT, "the slot's index is below the piece's bits");
+static inline uint64_t stile__id_piece_bits(uint32_t piece)
+{
+    return (uint64_t)piece << STILE__ID_PIECE_SHIFT & STILE__ID_PIECE_BITS;
+}
+
 /* What a thread knows of itself. Initial-exec TLS: reached from the handler without any call.
  * Owned by its thread; the handler of the same thread may set slot and id when they are NULL and 0. */
 struct stile__thread {
     struct stile__slot *slot; /* NULL: not sampled; valid only inside the session that has `region` */
     struct stile__region *region;
-    uint64_t id; /* what our timer's signals carry: generation << 32 | slot index */
+    uint64_t id; /* what our timer's signals carry beside the piece: generation << 32 | slot index */
     uint32_t tid;
     struct stile__bounds stack;
     char *alt_stack;     /* ours, from its guard page on, installed or in reserve; NULL: none */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "profiler/collector/names.h"
+#include "profiler/collector/pieces.h"
 #include "profiler/collector/process.h"
 #include "profiler/collector/writers.h"
 
@@ -54,7 +55,7 @@ static bool readable(int fd)
 static struct process *process_of(pid_t pid)
 {
     for (struct process *p = c.processes; p != NULL; p = p->next)
-        if (p->pid == pid)
+        if (p->pid == pid && p->origin == NULL)
             return p;
     return NULL;
 }
@@ -81,11 +82,11 @@ static void hello_take(const struct stile__hello *hello, size_t size, const int 
         return;
     bool restarted = earlier != NULL && earlier->state == PROCESS_DONE &&
                      atomic_load_explicit(&earlier->region->finish_request, memory_order_relaxed) != 0;
-    names_assign(p, &text, restarted ? NULL : earlier);
     if (earlier != NULL) {
-        process_end(earlier);
-        p->earlier_cpu_ns = earlier->earlier_cpu_ns + earlier->cpu_ns;
+        process_end(earlier); /* with its last cuts, so that its numbers are known */
+        p->earlier_cpu_ns = earlier->earlier_cpu_ns + earlier->cut_cpu_ns + earlier->cpu_ns;
     }
+    names_assign(p, &text, restarted ? NULL : earlier);
     snprintf(p->command, sizeof p->command, "%s", text.text[STILE__HELLO_COMMAND]);
     if (!c.any)
         snprintf(c.first_path, sizeof c.first_path, "%s", p->path);
@@ -176,7 +177,8 @@ static void status_add(struct stile__status *s, const struct process *p)
     s->cpu_ns += p->cpu_ns;
     s->kernel_ns += p->kernel_ns;
     s->signals += p->signals;
-    s->processes++;
+    s->processes += p->origin == NULL;
+    s->numbered = s->numbered || p->numbered;
     s->files += p->wrote;
     for (int i = 0; i < STILE__REASON_COUNT; i++)
         s->bracketed_ns[i] += p->reason_ns[i];
@@ -245,7 +247,8 @@ static void forget(struct process **at)
 {
     struct process *p = *at;
     status_add(&c.total, p);
-    names_release(p->pid);
+    if (p->origin == NULL)
+        names_release(p->pid);
     *at = p->next;
     process_free(p);
 }
@@ -263,9 +266,15 @@ static void process_round(struct process *p, uint64_t now, bool look_at_images)
             process_end(p);
         else
             process_drain(p);
+        if (p->state == PROCESS_ACTIVE)
+            pieces_look(p, now);
         p->flush_wanted = atomic_load_explicit(&p->region->flush_request, memory_order_acquire);
         /* With pid 1 its whole namespace dies, we too: what there is is kept on disk while it lives. */
-        if (p->own_pid == 1 && now - c.last_checkpoint_ns > CHECKPOINT_NS &&
+        if (!pieces_running(p) && p->ticks == 0 && p->flush_wanted != p->flush_writing) {
+            p->flush_writing = p->flush_wanted; /* nothing is being sampled: there is no file to be had */
+            process_answer_flush(p, p->flush_wanted, NULL);
+        }
+        if (p->own_pid == 1 && pieces_running(p) && now - c.last_checkpoint_ns > CHECKPOINT_NS &&
             p->flush_writing == p->flush_wanted) {
             c.last_checkpoint_ns = now;
             p->flush_writing--;
@@ -286,8 +295,9 @@ static void processes_round(uint64_t now)
     for (struct process **at = &c.processes; *at != NULL;) {
         struct process *p = *at;
         process_round(p, now, look);
+        pieces_adopt(p);
         /* Kept until its pid is free: what it execs takes its name over. */
-        if (p->state == PROCESS_DONE && readable(p->pidfd))
+        if (p->state == PROCESS_DONE && p->pieces_open == 0 && (p->origin != NULL || readable(p->pidfd)))
             forget(at);
         else
             at = &p->next;
@@ -306,9 +316,14 @@ static int ring_ms(const struct process *p)
 static int round_ms(void)
 {
     int ms = ROUND_MS_MAX;
-    for (const struct process *p = c.processes; p != NULL; p = p->next)
+    uint64_t now = now_mono_ns();
+    for (const struct process *p = c.processes; p != NULL; p = p->next) {
+        uint64_t cut = pieces_next_ns(p);
+        if (cut < now + (uint64_t)ms * 1000000)
+            ms = cut > now ? (int)((cut - now) / 1000000) + 1 : 1;
         if (p->state == PROCESS_ACTIVE && ring_ms(p) < ms)
             ms = ring_ms(p);
+    }
     if (writers_running() != 0)
         ms = ROUND_MS_MIN;
     return ms < ROUND_MS_MIN ? ROUND_MS_MIN : ms;

@@ -140,6 +140,26 @@ static void record_copy(union copy *c, const struct stile__cell *cell, uint64_t 
         c->record.cells = 0;
 }
 
+/* A tick that came after the piece that it belongs to was stopped. */
+static void record_drop(struct process *p, const struct stile__record *r)
+{
+    static uint8_t stack[STILE__SNAPSHOT_MAX];
+    if (r->block != STILE__BLOCK_NONE)
+        blocks_take(p, r->block, stack, sizeof stack);
+    p->late_ticks += r->ticks;
+}
+
+/* Whether a record belongs to a later piece than the one that is being collected: it waits in its ring. One that
+ * belongs to an earlier one came too late, and one that belongs to none that was ever started is damage. */
+static bool record_waits(struct process *p, const struct stile__record *r)
+{
+    if (!p->toggles || (int32_t)(r->piece - p->piece) <= 0)
+        return false;
+    if ((int32_t)(r->piece - atomic_load_explicit(&p->region->pieces_started, memory_order_acquire)) > 0)
+        p->damage = "a record belongs to no piece";
+    return true;
+}
+
 /* Takes what lies in one ring. Returns false if it is damaged. */
 static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
 {
@@ -165,7 +185,11 @@ static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
         p->damage = stile__record_check(&c.record, room, p->size.block_max);
         if (p->damage != NULL)
             return false;
-        if (!c.record.is_pad)
+        if (!c.record.is_pad && record_waits(p, &c.record))
+            return p->damage == NULL;
+        if (!c.record.is_pad && p->toggles && c.record.piece != p->piece)
+            record_drop(p, &c.record);
+        else if (!c.record.is_pad)
             record_add(p, thread, &c.record);
         tail += c.record.cells;
         atomic_store_explicit(&slot->tail, tail, memory_order_release); /* D, pairs with A */
@@ -236,9 +260,13 @@ static void slot_drain(struct process *p, uint32_t i)
         return;
     counters_take(p, slot, i);
     missed_take(p, slot, i);
-    used_take(p, slot, i);
-    p->threads_ended += state == STILE__SLOT_EXITED;
-    if (state == STILE__SLOT_EXITED) {
+    if (!p->toggles)
+        used_take(p, slot, i);
+    bool empty =
+        atomic_load_explicit(&slot->head, memory_order_relaxed) ==
+        atomic_load_explicit(&slot->tail, memory_order_relaxed); /* or a later piece's records wait */
+    p->threads_ended += state == STILE__SLOT_EXITED && empty;
+    if (state == STILE__SLOT_EXITED && empty) {
         uint32_t t = p->slots[i].thread - 1;
         if (t != UINT32_MAX &&
             p->threads[t].generation == atomic_load_explicit(&slot->generation, memory_order_relaxed))

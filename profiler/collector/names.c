@@ -9,6 +9,7 @@
 static struct owned {
     struct owned *next;
     pid_t pid;
+    bool numbered; /* its files have numbers, so no other process's may look like one of them */
     char path[];
 } * all_owned;
 
@@ -49,15 +50,16 @@ static struct owned *owner_find(const char *path)
     return NULL;
 }
 
-static void owner_add(const char *path, pid_t pid)
+static struct owned *owner_add(const char *path, pid_t pid)
 {
-    struct owned *o = malloc(sizeof *o + strlen(path) + 1);
+    struct owned *o = calloc(1, sizeof *o + strlen(path) + 1);
     if (o == NULL)
-        return;
+        return NULL;
     o->pid = pid;
     strcpy(o->path, path);
     o->next = all_owned;
     all_owned = o;
+    return o;
 }
 
 void names_release(pid_t pid)
@@ -65,6 +67,35 @@ void names_release(pid_t pid)
     for (struct owned *o = all_owned; o != NULL; o = o->next)
         if (o->pid == pid)
             o->pid = 0;
+}
+
+void names_next(struct process *p)
+{
+    char middle[32];
+    snprintf(middle, sizeof middle, "%u", ++p->number);
+    names_insert(p->base, middle, p->path, sizeof p->path);
+}
+
+/* An exec in place: one counter for images and numbers, so that no file takes another's name. */
+static void image_follow(struct process *p, struct process *earlier, const char *absolute)
+{
+    char middle[64], numbered[PATH_MAX];
+
+    if (earlier->numbered) { /* its files keep their numbers; what is left of it takes the next */
+        bool due =
+            earlier->state == PROCESS_DONE ? earlier->wrote : earlier->owns_path || earlier->ticks != 0;
+        p->images = p->number = due ? earlier->number : earlier->number - 1;
+        return;
+    }
+    p->images = earlier->images + 1;
+    if (!p->owns_path)
+        p->number = p->images;
+    snprintf(middle, sizeof middle, "%d.%u", (int)p->own_pid, p->images);
+    names_insert(absolute, middle, numbered, sizeof numbered);
+    if (earlier->wrote && earlier->ticks != 0)
+        rename(earlier->path, numbered); /* it keeps its profile, under its number */
+    snprintf(earlier->path, sizeof earlier->path, "%s", numbered);
+    earlier->owns_path = false;
 }
 
 void names_assign(struct process *p, const struct hello_text *hello, struct process *earlier)
@@ -84,21 +115,19 @@ void names_assign(struct process *p, const struct hello_text *hello, struct proc
     struct owned *owner = owner_find(absolute);
     p->owns_path = owner == NULL || owner->pid == p->pid;
     if (owner == NULL)
-        owner_add(absolute, p->pid);
-    if (p->owns_path) {
+        owner = owner_add(absolute, p->pid);
+    if (p->owns_path && owner != NULL)
+        owner->numbered = owner->numbered || p->numbered;
+    snprintf(middle, sizeof middle, !p->numbered && owner != NULL && owner->numbered ? "%d.0" : "%d",
+             (int)p->own_pid);
+    if (p->owns_path)
         snprintf(p->path, sizeof p->path, "%s", absolute);
-    } else {
-        snprintf(middle, sizeof middle, "%d", (int)p->own_pid);
+    else
         names_insert(absolute, middle, p->path, sizeof p->path);
+    if (earlier != NULL)
+        image_follow(p, earlier, absolute);
+    if (p->numbered) {
+        memcpy(p->base, p->path, sizeof p->base);
+        names_next(p);
     }
-    if (earlier == NULL)
-        return;
-    p->images = earlier->images + 1;
-    snprintf(middle, sizeof middle, "%d.%u", (int)p->own_pid, p->images);
-    char numbered[PATH_MAX];
-    names_insert(absolute, middle, numbered, sizeof numbered);
-    if (earlier->wrote && earlier->ticks != 0)
-        rename(earlier->path, numbered); /* it keeps its profile, under its number */
-    snprintf(earlier->path, sizeof earlier->path, "%s", numbered);
-    earlier->owns_path = false;
 }

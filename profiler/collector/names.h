@@ -1,7 +1,11 @@
 /* Which file each process of the tree writes. Collector, normal context.
  *
  * The first process that names a path owns it. Another one that means the same path writes NAME.PID.pb.gz beside it.
- * After an exec in place the last image owns the name; earlier ones become NAME.PID.N.pb.gz. */
+ * After an exec in place the last image owns the name; earlier ones become NAME.PID.N.pb.gz.
+ *
+ * A process that may write several files (an interval, a toggle) numbers them all: NAME.1.pb.gz, NAME.2.pb.gz, ..., or
+ * NAME.PID.1.pb.gz, .... After an exec in place the next image goes on counting, so earlier files keep their names. A
+ * child of such a process that has one file only writes NAME.PID.0.pb.gz: NAME.PID.pb.gz could be a number's. */
 #ifndef STILE_COLLECTOR_NAMES_H
 #define STILE_COLLECTOR_NAMES_H
 
@@ -18,6 +22,9 @@ bool hello_parse(const struct stile__hello *hello, size_t size, struct hello_tex
 
 /* Sets p->path and p->owns_path. earlier: the image that this pid had before, or NULL; it gives its path away. */
 void names_assign(struct process *p, const struct hello_text *hello, struct process *earlier);
+
+/* The file that a numbered process writes next has the next number. */
+void names_next(struct process *p);
 
 /* The pid is free for another process: it has no claim to what this one owned. */
 void names_release(pid_t pid);

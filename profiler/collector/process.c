@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "profiler/collector/pieces.h"
 #include "profiler/region/check.h"
 
 #define BLOCKS_AT_LEAST 16u         /* 256 KiB: what a deep stack takes; more comes when it is used */
@@ -89,6 +90,8 @@ static const char *set_up(struct process *p, const int *fds)
     if (p->unwinder == NULL || p->slots == NULL || call_tree_init(&p->tree) != 0)
         return "the collector has no memory";
     process_blocks_grow(p, BLOCKS_AT_LEAST + p->hz / BLOCK_ROUNDS);
+    process_blocks_grow(p, BLOCKS_AT_LEAST);
+    pieces_init(p);
     return NULL;
 }
 
@@ -117,6 +120,18 @@ struct process *process_new(const struct stile__hello *hello, const int *fds, pi
 
 void process_free(struct process *p)
 {
+    if (p->origin != NULL) { /* the rest is its origin's */
+        p->origin->pieces_open--;
+        call_tree_free(&p->tree);
+        free(p);
+        return;
+    }
+    while (p->cut != NULL) {
+        struct process *piece = p->cut;
+        p->cut = piece->next;
+        process_free(piece);
+    }
+    free(p->trouble);
     if (p->region != NULL)
         munmap(p->region, p->region_size);
     unwinder_free(p->unwinder);
@@ -198,8 +213,8 @@ void process_end(struct process *p)
         return;
     if (p->damage == NULL)
         process_maps_refresh(p);
-    process_drain(p);
-    if (p->damage == NULL)
+    pieces_drain_last(p, now_mono_ns());
+    if (p->damage == NULL && !p->toggles) /* what went by while it was off is nobody's */
         process_settle(p);
     p->end_mono_ns = now_mono_ns();
     p->state = PROCESS_ENDED;

@@ -13,6 +13,9 @@
 #include "profiler/region/hello.h"
 #include "profiler/region/layout.h"
 
+/* Invariant of pieces: one that was cut (origin is not NULL) has a tree, totals, times and a path of its own. Its threads,
+ * mappings, region and texts are its origin's, which outlives it: the origin is not done while pieces_open is not 0. */
+
 /* A thread that was seen; its number stays when its slot is used again. */
 struct thread_seen {
     uint32_t tid;
@@ -68,9 +71,25 @@ struct process {
     uint64_t comm_read_ns;
 
     uint64_t ticks, cpu_ns, kernel_ns, signals;
+    uint64_t cut_cpu_ns; /* in the pieces that were cut before */
     uint64_t reason_ticks[STILE__REASON_COUNT], reason_ns[STILE__REASON_COUNT];
     uint64_t blocks_short;
     uint64_t end_mono_ns; /* when it was drained for the last time */
+
+    struct process *origin; /* of a piece: what it was cut from */
+    struct process *cut;    /* pieces that are not in the list yet */
+    unsigned pieces_open;   /* that are not written yet */
+    char *trouble;          /* why a piece could not be written: a line, or NULL */
+    uint64_t interval_ns;   /* 0: no cuts by the clock */
+    uint64_t next_cut_ns;   /* CLOCK_MONOTONIC, while the process is being sampled */
+    bool toggles;           /* the program's signal says when it is sampled */
+    bool numbered;          /* it may write more than one file: all have numbers */
+    bool piece_seen;        /* the piece that is being collected was started */
+    uint32_t piece;         /* being collected; 0 without a toggle */
+    uint64_t stop_seen_ns;  /* when its stop was first seen, or 0 */
+    uint64_t late_ticks;    /* that came after their piece was cut */
+    unsigned number;        /* of the file that is written next, under its name */
+    char base[PATH_MAX];    /* the name without a number; "" unless numbered */
 
     char path[PATH_MAX]; /* where its file goes */
     bool owns_path;  /* the path is the one that the user named: a file is written even without a sample */

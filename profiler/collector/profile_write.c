@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "profiler/region/signal_name.h"
 #include "proto/builder.h"
 #include "proto/symbolizer.h"
 
@@ -23,6 +24,7 @@ struct mapping_out {
 
 struct writer {
     const struct process *p;
+    const struct process *whole; /* that it is a piece of, or itself: threads, mappings, region */
     struct stile__builder *builder;
     struct stile__symbolizer *symbolizer; /* NULL: without names */
     struct mapping_out *mappings;
@@ -45,7 +47,7 @@ static struct stile__symbol_module *symbols_of(struct writer *w, struct module *
 
 static int mapping_out(struct writer *w, uint32_t i)
 {
-    const struct mapping *m = &w->p->mappings.all[i];
+    const struct mapping *m = &w->whole->mappings.all[i];
     struct mapping_out *out = &w->mappings[i];
     if (out->id != 0)
         return 0;
@@ -72,7 +74,7 @@ static void line_unnamed(const struct mapping *m, uint64_t address, char *name, 
 
 static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, uint64_t *id)
 {
-    const struct mapping *m = &w->p->mappings.all[i];
+    const struct mapping *m = &w->whole->mappings.all[i];
     struct mapping_out *out = &w->mappings[i];
     const struct stile__symbol_frame *frames = NULL;
     struct stile__builder_line lines[64];
@@ -147,7 +149,7 @@ static int sample_out(struct writer *w, const struct call_sample *s, uint64_t **
         if (err != 0)
             return err;
     }
-    const struct thread_seen *t = &p->threads[s->thread];
+    const struct thread_seen *t = &w->whole->threads[s->thread];
     const struct stile__builder_label labels[] = {
         {.key = "thread", .str = t->comm}, {.key = "tid", .num = t->tid}, {.key = "pid", .num = p->own_pid}};
     const int64_t values[] = {(int64_t)s->ticks, (int64_t)s->ns};
@@ -169,7 +171,7 @@ static int samples_out(struct writer *w)
  * for every location of the mapping that has a symbol at all (a PLT entry has none, for no viewer). */
 static int flags_out(struct writer *w)
 {
-    for (uint32_t i = 0; i < w->p->mappings.n_all; i++) {
+    for (uint32_t i = 0; i < w->whole->mappings.n_all; i++) {
         const struct mapping_out *m = &w->mappings[i];
         if (m->id == 0 || m->symbols == NULL || !stile__symbolizer_coverage(m->symbols).debug_info)
             continue;
@@ -211,28 +213,40 @@ static void reasons_out(struct writer *w)
 
 static void comments_out(struct writer *w)
 {
-    const struct process *p = w->p;
-    struct stile__region *r = p->region;
+    const struct process *p = w->p, *whole = w->whole;
+    struct stile__region *r = whole->region;
+    char name[STILE__SIGNAL_NAME_MAX];
     double seconds = (double)p->cpu_ns / 1e9;
 
     comment(w, "stile %s", STILE_VERSION);
-    comment(w, "command: %s", p->command);
+    comment(w, "command: %s", whole->command);
     char clock[256];
-    process_clock_describe(p, clock, sizeof clock);
+    process_clock_describe(whole, clock, sizeof clock);
     comment(w, "clock: %s", clock);
     comment(w, "rate: %u Hz requested, %.1f signals per second of CPU time", p->hz,
             p->cpu_ns != 0 ? (double)p->signals / seconds : 0.0);
     comment(w, "samples: %" PRIu64 " ticks in %" PRIu64 " signals, %.3f s", p->ticks, p->signals, seconds);
     reasons_out(w);
     comment(w, "in the kernel: %.3f s", (double)p->kernel_ns / 1e9);
-    comment(w, "threads: %u sampled, %u without a slot, %u without a clock", p->n_threads,
+    comment(w, "threads: %u sampled, %u without a slot, %u without a clock", whole->n_threads,
             atomic_load_explicit(&r->threads_unsampled, memory_order_relaxed),
             atomic_load_explicit(&r->clocks[STILE__CLOCK_NONE], memory_order_relaxed));
     comment(w, "stale signals: %" PRIu64, atomic_load_explicit(&r->stale_signals, memory_order_relaxed));
+    if (whole->toggles)
+        comment(w, "late: %" PRIu64 " ticks came after their piece was written", whole->late_ticks);
     if (atomic_load_explicit(&r->signal_taken, memory_order_relaxed) != 0)
-        comment(w, "the program set a handler of its own for SIGPROF; samples end there");
-    if (p->damage != NULL)
-        comment(w, "damaged: %s; samples end there", p->damage);
+        comment(w,
+                "the program set a handler of its own for %s; samples end there; PROFILE_SIGNAL=NAME chooses "
+                "another signal",
+                stile__signal_name(r->signal, name, sizeof name));
+    if (atomic_load_explicit(&r->toggle_taken, memory_order_relaxed) != 0)
+        comment(w,
+                "the program set a handler of its own for %s; sampling was neither started nor stopped after "
+                "that; "
+                "PROFILE_TOGGLE=NAME chooses another signal",
+                stile__signal_name(r->toggle, name, sizeof name));
+    if (whole->damage != NULL)
+        comment(w, "damaged: %s; samples end there", whole->damage);
     if (w->symbolizer == NULL)
         comment(w, "names: left out, since looking them up failed");
 }
@@ -251,7 +265,7 @@ static int profile_fill(struct writer *w)
         err = stile__builder_period_set(b, "cpu", "nanoseconds", (int64_t)p->period_ns);
     if (err == 0)
         err = stile__builder_time_set(b, (int64_t)p->start_unix_ns, (int64_t)(end - p->start_mono_ns));
-    if (err == 0 && p->mappings.n_all > 0)
+    if (err == 0 && w->whole->mappings.n_all > 0)
         err = mapping_out(w, 0); /* the main binary comes first */
     if (err == 0)
         err = samples_out(w);
@@ -289,7 +303,7 @@ static int file_out(struct stile__builder *b, const char *path)
 
 int profile_write(const struct process *p, const char *path, bool named)
 {
-    struct writer w = {.p = p};
+    struct writer w = {.p = p, .whole = p->origin != NULL ? p->origin : p};
     int err = -ENOMEM;
 
     w.builder = stile__builder_new();
@@ -297,7 +311,7 @@ int profile_write(const struct process *p, const char *path, bool named)
     if (named && symbolizer == NULL)
         symbolizer = stile__symbolizer_new();
     w.symbolizer = named ? symbolizer : NULL;
-    w.mappings = calloc(p->mappings.n_all + 1, sizeof *w.mappings);
+    w.mappings = calloc(w.whole->mappings.n_all + 1, sizeof *w.mappings);
     w.node_location = calloc(p->tree.n_nodes, sizeof *w.node_location);
     if (w.builder == NULL || (named && w.symbolizer == NULL) || w.mappings == NULL || w.node_location == NULL)
         goto out;

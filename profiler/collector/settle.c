@@ -63,7 +63,7 @@ static void threads_settle(struct process *p)
             used > p->used_cpu_ns) /* more than all is no clock's */
             continue;
         int64_t rest = (int64_t)(used - p->threads[t].booked_ns);
-        if (rest > (int64_t)(LATE_NS + 2 * p->period_ns) || (rest > 0 && best[t] == 0))
+        if (rest > (int64_t)(LATE_NS + 2 * p->period_ns) || (rest > 0 && p->threads[t].booked_ns == 0))
             unsampled_add(p, t, (uint64_t)rest);
         else if (best[t] != 0)
             sample_adjust(p, &p->tree.samples[best[t] - 1], rest);
@@ -120,7 +120,7 @@ void process_settle(struct process *p)
         live += !p->threads[t].ended && p->threads[t].used_ns == 0;
     if (p->used_cpu_ns == 0 || (p->n_threads == 0 && !main_thread_add(p)))
         return;
-    uint64_t booked = p->cpu_ns, all = process_used(p), base = p->start_cpu_ns;
+    uint64_t booked = p->cpu_ns + p->cut_cpu_ns, all = process_used(p), base = p->start_cpu_ns;
     uint64_t rest = all > base + booked ? all - base - booked : 0;
     /* Threads that were killed kept what they had used since their last tick. */
     uint64_t known = p->threads_ended * TEARDOWN_NS + live * (p->period_ns + p->region->tick_ns);

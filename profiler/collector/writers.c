@@ -42,7 +42,16 @@ static bool file_due(const struct process *p)
 
 static bool awaited(const struct process *p)
 {
-    return atomic_load_explicit(&p->region->finish_request, memory_order_relaxed) != 0;
+    return p->origin == NULL && atomic_load_explicit(&p->region->finish_request, memory_order_relaxed) != 0;
+}
+
+/* A flush of what a piece was cut from writes to the same name: it has to be there first. And a process is not done
+ * before its pieces are. */
+static bool must_wait(const struct process *p)
+{
+    if (p->origin != NULL)
+        return p->origin->writer != 0 && !p->origin->writer_final;
+    return !file_due(p) && p->pieces_open != 0;
 }
 
 static void writer_main(struct process **members, unsigned n, struct batch *b)
@@ -97,10 +106,10 @@ static void writer_fork(struct process **members, unsigned n, bool final)
 void writer_start_due(struct process *p)
 {
     /* Somebody waits for the file of a process that asked for it: that one goes first. */
-    if (p->writer != 0 || (running >= WRITERS_MAX && !awaited(p)))
+    if (p->writer != 0 || must_wait(p) || (running >= WRITERS_MAX && !awaited(p)))
         return;
     if (p->state == PROCESS_ENDED && !file_due(p)) {
-        process_answer_finish(p, false, NULL);
+        process_answer_finish(p, p->trouble != NULL, p->trouble);
         p->state = PROCESS_DONE;
     } else if (p->state == PROCESS_ENDED) {
         writer_fork(&p, 1, true);
@@ -120,7 +129,7 @@ void writers_start_due(struct process *list)
     if (running >= WRITERS_MAX)
         return;
     for (struct process *p = list; p != NULL && n < BATCH_MAX; p = p->next)
-        if (p->state == PROCESS_ENDED && p->writer == 0 && p->writer_tries == 0)
+        if (p->state == PROCESS_ENDED && p->writer == 0 && p->writer_tries == 0 && !must_wait(p))
             members[n++] = p;
     if (n != 0)
         writer_fork(members, n, true);
@@ -183,13 +192,20 @@ bool writer_check(struct process *p, int *error)
             kill(b->pid, SIGKILL);
         return false;
     }
+    if (p->writer_final && p->pieces_open != 0)
+        return false; /* who waits for the file waits for all of them */
     int err = result != 0 ? 1 - result : -EIO;
     p->wrote = p->wrote || err == 0;
     if (err != 0)
         snprintf(message, sizeof message, "cannot write %s: %s", p->path, strerror(-err));
     batch_leave(p);
+    if (p->origin != NULL && err != 0 && p->origin->trouble == NULL)
+        p->origin->trouble = strdup(message);
+    if (p->origin == NULL && p->writer_final && err == 0 && p->trouble != NULL)
+        snprintf(message, sizeof message, "%s", p->trouble);
     if (p->writer_final) {
-        process_answer_finish(p, err != 0, message);
+        if (p->origin == NULL)
+            process_answer_finish(p, message[0] != '\0', message);
         p->state = PROCESS_DONE;
         *error = err;
         return true;

@@ -22,6 +22,9 @@ const char *stile__region_check(const struct stile__region *r, uint64_t file_siz
         return "the region is smaller than its parts";
     if (r->hz == 0 || r->hz > STILE__REGION_HZ_MAX || r->period_ns == 0 || r->period_ns > 1000000000u)
         return "the region's sampling rate is out of range";
+    if (r->interval_ns != 0 &&
+        (r->interval_ns < STILE__INTERVAL_NS_MIN || r->interval_ns > STILE__INTERVAL_NS_MAX))
+        return "the region's interval is out of range";
     return NULL;
 }
 

@@ -44,6 +44,8 @@ struct stile__status {
     int32_t error;  /* 0 or -errno of writing the first file */
     uint32_t files; /* written so far */
     uint64_t signals;
+    uint32_t numbered; /* a process may write several files: they have numbers */
+    uint32_t pad;
     char path[4096];    /* the first process's file; "" when no process was profiled */
     char busiest[4096]; /* the file with the most CPU time in it */
     uint64_t busiest_ns;

@@ -9,7 +9,7 @@
  * Invariants
  *  - `size` determines every offset (stile__region_layout); the collector recomputes them and believes nothing else
  *    about sizes. Whatever the program scribbles here yields a clear error in the collector.
- *  - Pages that the SIGPROF handler writes are populated before it can reach them, since a fault that cannot be
+ *  - Pages that the signal handlers write are populated before they can reach them, since a fault that cannot be
  *    served from a memfd is a SIGBUS in the program.
  *  - Each word has one writer, named by the group it stands in; words that both sides write are atomic
  *    read-modify-write only, and say so. */
@@ -23,7 +23,7 @@
 #include "profiler/region/ring.h"
 
 #define STILE__REGION_MAGIC   0x656c6974530a0001ull
-#define STILE__REGION_VERSION 1u
+#define STILE__REGION_VERSION 2u
 
 #define STILE__REGION_HZ_MAX 20000u /* more than any clock delivers */
 #define STILE__PAGE          4096u
@@ -37,6 +37,10 @@
 /* A thread that has used so many periods is brought to its own clock to the nanosecond; the ticks of shorter ones add
  * up only together (see carry_take in clock.c). */
 #define STILE__EXACT_PERIODS 16u
+
+#define STILE__NEVER_DUE       (1ull << 62)                     /* CPU time of a tick that does not come */
+#define STILE__INTERVAL_NS_MIN 100000000ull                     /* 100 ms */
+#define STILE__INTERVAL_NS_MAX (30 * 24 * 3600 * 1000000000ull) /* 30 days */
 
 /* Life of a slot. free -> setup: agent, compare-and-swap; setup -> live, live -> exited: agent, release;
  * exited -> free: collector, release, once the ring is drained and the thread's final words are read. */
@@ -84,7 +88,12 @@ struct stile__slot {
     _Alignas(64) _Atomic uint64_t tail; /* ring consumer, cells; release pairs with the reserve's acquire */
     uint8_t pad3[56];
 
-    _Alignas(64) uint8_t reserved[64];
+    /* With PROFILE_TOGGLE the clock is changed by handlers, too: the clock, first_due_ns and piece belong to whoever
+     * holds clock_lock (0 or a tid). Handlers only try it. */
+    _Alignas(64) _Atomic uint32_t
+        piece; /* that the running clock counts for; 0: none runs, or there is no toggle */
+    _Atomic uint32_t clock_lock;
+    uint8_t reserved[56];
 };
 _Static_assert(sizeof(struct stile__slot) == 256, "slots are 256 bytes: four cache lines");
 
@@ -97,6 +106,34 @@ struct stile__block {
 };
 _Static_assert(sizeof(struct stile__block) == STILE__BLOCK_SIZE, "a block is one power of two");
 #define STILE__BLOCK_DATA (STILE__BLOCK_SIZE - 16u)
+
+/* Pieces: with PROFILE_TOGGLE, what lies between a start and the next stop is a piece, and becomes a file. They are
+ * numbered from 1. Piece k has entry k % STILE__PIECES.
+ *
+ *   agent (a handler, under the toggle's busy flag)      collector (collects one piece at a time: pieces_done + 1)
+ *   -----------------------------------------------      ---------------------------------------------------------
+ *   start k: entry free, that is k - STILE__PIECES       drains the rings, each up to the first record of a later
+ *       <= pieces_done (A)                                   piece
+ *       start_mono_ns, state running, pieces_started = k (B)
+ *       clocks on, slot by slot; their records carry k   sees state stopped (D), and leaves what is on its way some
+ *   stop k: clocks off, slot by slot; what is due is         time to arrive
+ *       booked; stop_mono_ns, state stopped (C)          state stopped -> taken, compare-and-swap (E)
+ *                                                        drains once more, cuts, pieces_done = k (F)
+ *   start with no entry free: the last piece goes on:    a record of an earlier piece than the one that is being
+ *       state stopped -> running, compare-and-swap (G)       collected is counted as late
+ *
+ * B and C are releases, D acquires; F pairs with A. A start waits for nobody: either there is an entry, or the last
+ * piece is not taken yet and G succeeds. (E goes in order: if the last one is taken, the one before it is done.)
+ * A tick's signal carries its piece, so that one which comes after the stop is stale, whatever has been started since.
+ * Ticks that found their ring full, and ticks due on another thread at a stop, carry no number: they go to the piece
+ * that is being collected when the collector sees them, never to a later one than their own. */
+#define STILE__PIECES 32u
+enum stile__piece_state { STILE__PIECE_NONE, STILE__PIECE_RUNNING, STILE__PIECE_STOPPED, STILE__PIECE_TAKEN };
+struct stile__piece {
+    _Atomic uint32_t state; /* enum stile__piece_state; both sides, compare-and-swap where both may write */
+    uint32_t pad;
+    uint64_t start_mono_ns, stop_mono_ns; /* agent; CLOCK_MONOTONIC */
+};
 
 /* What became of the file, left by the collector for the agent to read and print. */
 enum stile__finish_state { STILE__FINISH_NONE, STILE__FINISH_WRITTEN, STILE__FINISH_FAILED };
@@ -120,6 +157,9 @@ struct stile__region {
     uint64_t start_mono_ns; /* CLOCK_MONOTONIC at the same moment */
     uint64_t start_cpu_ns;  /* CPU time the process had used by then */
     uint32_t from_birth;    /* 1: what the image used before that is part of the profile, too */
+    uint64_t interval_ns;   /* a file each, by the collector's clock; 0: one at the end */
+    int32_t signal;         /* of the clocks */
+    int32_t toggle;         /* that starts and stops them; 0: they run from the start */
 
     /* Owned by the agent in normal context. */
     _Alignas(64) _Atomic uint32_t slots_used; /* slots ever used; grows by compare-and-swap */
@@ -132,7 +172,9 @@ struct stile__region {
     _Atomic uint32_t clocks[STILE__CLOCK_KINDS]; /* threads by what ticks for them */
     _Atomic int32_t perf_error;                  /* why the first thread without perf has none: errno, or 0 */
     _Atomic int32_t timer_error;                 /* the same for timers */
-    _Atomic uint64_t end_cpu_ns; /* CPU time of the process when the session ended or it exec'd; 0 before */
+    _Atomic uint64_t end_cpu_ns;   /* CPU time of the process when the session ended or it exec'd; 0 before */
+    _Atomic uint32_t toggle_taken; /* 1: the program handles the toggle's signal itself */
+    _Atomic uint32_t pieces_started; /* the last piece's number */
 
     /* Added to by handlers: any thread, read-modify-write. */
     _Alignas(64) _Atomic uint64_t stale_signals; /* of an earlier session or another thread's timer */
@@ -144,11 +186,14 @@ struct stile__region {
     _Atomic uint32_t finish_state; /* enum stile__finish_state */
     _Atomic uint32_t flush_done;   /* the last flush_request served */
     _Atomic uint32_t blocks_ready; /* blocks that are populated; set to its first value by the agent */
-    uint8_t pad3[64 - 16];
+    _Atomic uint32_t pieces_done;  /* the last piece that was cut */
+    uint8_t pad3[64 - 20];
     char message[512]; /* one line, valid once finish_state is FAILED or written with remarks */
 
     /* Both sides: a set bit is a block in use. Handlers set bits, the collector clears them. */
     _Alignas(64) _Atomic uint64_t blocks_used[STILE__BLOCK_MAX / 64];
+
+    struct stile__piece pieces[STILE__PIECES];
 };
 _Static_assert(sizeof(struct stile__region) <= STILE__PAGE, "the header is one page");
 

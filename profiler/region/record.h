@@ -28,9 +28,10 @@ enum { STILE__REG_RBP = 6, STILE__REG_RSP = 7, STILE__REG_RIP = 16, STILE__REG_C
  * registers of the frame at which the walk stopped, and `block` starts the chain that holds stack_len bytes of
  * memory from stack_start. Written whole before the ring's head is released; owned by the collector after that. */
 struct stile__record {
-    uint16_t cells;
-    uint8_t reason; /* enum stile__reason */
-    uint8_t is_pad; /* fills the end of the ring; nothing else is valid */
+    uint8_t cells;
+    uint8_t reason;    /* enum stile__reason */
+    uint8_t is_pad;    /* fills the end of the ring; nothing else is valid */
+    uint8_t in_kernel; /* the thread was in the kernel, called from words[0]: the leaf is [kernel] */
     uint32_t n_new;
     uint32_t kept;
     uint32_t label_set; /* 0: none */
@@ -39,7 +40,8 @@ struct stile__record {
     uint64_t weight_ns; /* CPU time this tick stands for */
     uint64_t stack_start;
     uint32_t stack_len;
-    uint32_t in_kernel; /* 1: the thread was in the kernel, called from words[0]: the leaf is [kernel] */
+    uint32_t
+        piece; /* of PROFILE_TOGGLE that it belongs to; 0: it came after its piece was stopped, or no toggle */
     uint64_t words[];
 };
 

@@ -52,12 +52,12 @@ static inline struct stile__record *stile__ring_reserve(struct stile__cell *ring
         return NULL;
     if (pad != 0) {
         struct stile__record *p = (struct stile__record *)(void *)&ring[at];
-        p->cells = (uint16_t)pad;
+        p->cells = (uint8_t)pad;
         p->is_pad = 1;
         at = 0;
     }
     struct stile__record *r = (struct stile__record *)(void *)&ring[at];
-    r->cells = (uint16_t)cells;
+    r->cells = (uint8_t)cells;
     r->is_pad = 0;
     *commit = h + pad + cells;
     return r;

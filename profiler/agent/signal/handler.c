@@ -15,7 +15,7 @@
 #define SETTLE_SIGNALS   64u /* without a timer: a look at the thread's clock in so many signals */
 
 /* The kernel's order of general registers to DWARF's. */
-static void registers_of(const ucontext_t *uc, uint64_t *regs)
+void stile__registers_of(const ucontext_t *uc, uint64_t *regs)
 {
     static const uint8_t order[STILE__REG_COUNT] = {REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI,
                                                     REG_RBP, REG_RSP, REG_R8,  REG_R9,  REG_R10, REG_R11,
@@ -99,6 +99,13 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     record->in_kernel = tick->in_kernel;
     record->block = STILE__BLOCK_NONE;
     record->stack_len = 0;
+    record->piece = 0;
+    if (s->toggle != 0) {
+        /* Pairs with the fence in clock_off: it has seen this tick counted, or we see that the piece is stopped. */
+        atomic_thread_fence(memory_order_seq_cst);
+        record->piece =
+            atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
+    }
     record->n_new = 1;
     record->words[0] = regs[STILE__REG_RIP];
     /* The holder may be the very code that this signal interrupted: never wait for it. */
@@ -152,7 +159,7 @@ static void settle(struct stile__session *s, struct stile__region *r, struct sti
 static bool tick_of(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                     const siginfo_t *info, const ucontext_t *uc, const uint64_t *regs)
 {
-    uint64_t id = (uint64_t)(uintptr_t)info->si_value.sival_ptr;
+    uint64_t carried = (uint64_t)(uintptr_t)info->si_value.sival_ptr, id = carried & ~STILE__ID_PIECE_BITS;
     bool bound = t->slot != NULL && t->region == r;
     bool in_kernel = in_system_call(uc);
 
@@ -172,7 +179,7 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
     }
     if (info->si_code != SI_TIMER)
         return false;
-    if (id == STILE__PROCESS_TICK) {
+    if (carried == STILE__PROCESS_TICK) {
         if (!bound)
             return false;
         if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PROCESS)
@@ -182,6 +189,9 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
     bool old = bound && t->id == id;
     if (!old && !bind(s, r, t, id, regs[STILE__REG_RSP]))
         return false;
+    if (stile__id_piece_bits(atomic_load_explicit(&t->slot->piece, memory_order_relaxed)) !=
+        (carried & STILE__ID_PIECE_BITS))
+        return false; /* of a piece that has been stopped */
     if (s->clocks[(uint32_t)id].kind == STILE__CLOCK_PERF) {
         /* What ticked before the thread was bound found nobody: that was not in the kernel. */
         settle(s, r, t, regs, in_kernel, old);
@@ -203,7 +213,7 @@ void stile__handle_tick(int signal, siginfo_t *info, void *context)
 
     if (r == NULL)
         return;
-    registers_of(context, regs);
+    stile__registers_of(context, regs);
     /* A signal of an earlier session, of a thread that had this tid before, or of somebody's kill(). */
     if (!tick_of(s, r, &stile__thread, info, context, regs))
         atomic_fetch_add_explicit(&r->stale_signals, 1, memory_order_relaxed);

@@ -1,10 +1,11 @@
-/* The SIGPROF handler: everything in this folder runs in it, on the interrupted thread, anywhere in the program.
+/* The signal handlers: everything in this folder runs in them, on the interrupted thread, anywhere in the program.
  * No lock that waits, no allocation, no I/O, nothing of libc; errno cannot change, since nothing here can reach it
  * (a gate looks at the undefined symbols). Every read is bounded by the known stack. */
 #ifndef STILE_AGENT_SIGNAL_HANDLER_H
 #define STILE_AGENT_SIGNAL_HANDLER_H
 
 #include <signal.h>
+#include <ucontext.h>
 
 #include "profiler/agent/threads.h"
 #include "profiler/region/record.h"
@@ -17,6 +18,25 @@ struct stile__tick {
     uint8_t reason; /* enum stile__reason, where it is known before the walk */
     bool in_kernel;
 };
+/* Installed for the signal that starts and stops the clocks, with all signals masked. */
+void stile__handle_toggle(int signal, siginfo_t *info, void *context);
+
+/* Brings the clock of slot i to what is wanted now: on, if it is live and a piece is running; off otherwise. Whoever
+ * changes either calls this afterwards. Returns without waiting; the holder of the slot's clock looks again. own: the
+ * calling thread if it is the slot's and was interrupted with registers regs, or NULL. */
+void stile__toggle_look(struct stile__session *s, struct stile__region *r, uint32_t i,
+                        struct stile__thread *own, const uint64_t *regs);
+
+/* The same for all slots. */
+void stile__toggle_look_all(struct stile__session *s, struct stile__region *r, struct stile__thread *own,
+                            const uint64_t *regs);
+
+/* Takes the clock of the calling thread's slot away for good, before its thread leaves it. What is due is not booked.
+ * Normal context with all signals blocked. */
+void stile__toggle_close(struct stile__session *s, struct stile__slot *slot, uint32_t i, uint32_t tid);
+
+/* The registers of an interrupted context in DWARF's order. */
+void stile__registers_of(const ucontext_t *uc, uint64_t *regs);
 
 /* Takes a tick of the calling thread, which has a slot of this region: one record, or the lost counters. Also called in
  * normal context, with all signals blocked, for what is due when a thread ends. */

@@ -18,6 +18,9 @@ static int fresh(void **state)
     unsetenv("PROFILE");
     unsetenv("PROFILE_HZ");
     unsetenv("PROFILE_COLLECTOR");
+    unsetenv("PROFILE_SIGNAL");
+    unsetenv("PROFILE_TOGGLE");
+    unsetenv("PROFILE_INTERVAL");
     unsetenv("STILE_ROOT");
     return 0;
 }
@@ -74,6 +77,9 @@ static void test_profiles(void **state)
     silently(1);
     assert_string_equal(o.profile, "x.pb.gz");
     assert_int_equal(o.hz, 100);
+    assert_int_equal(o.signal, SIGPROF);
+    assert_int_equal(o.toggle, 0);
+    assert_int_equal(o.interval_ns, 0);
     assert_string_equal(o.collector, "");
     assert_string_equal(o.root, "");
     setenv("PROFILE", "/a/%p.pb", 1);
@@ -112,6 +118,75 @@ static void test_frequencies(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         setenv("PROFILE_HZ", bad[i], 1);
         complains("PROFILE_HZ=");
+    }
+}
+
+static void test_signals(void **state)
+{
+    static const char *const bad[] = {"",        "SIGNAL",  "0",       "-1", "KILL",
+                                      "SIGSTOP", "SIGSEGV", "SIGCHLD", "33", "65"};
+    (void)state;
+    setenv("PROFILE", "x.pb.gz", 1);
+    setenv("PROFILE_SIGNAL", "USR1", 1);
+    setenv("PROFILE_TOGGLE", "12", 1);
+    silently(1);
+    assert_int_equal(o.signal, SIGUSR1);
+    assert_int_equal(o.toggle, SIGUSR2);
+    setenv("PROFILE_TOGGLE", "SIGUSR1", 1);
+    complains("PROFILE_TOGGLE and PROFILE_SIGNAL");
+    unsetenv("PROFILE_SIGNAL");
+    silently(1);
+    setenv("PROFILE_TOGGLE", "27", 1); /* the default signal */
+    complains("PROFILE_TOGGLE and PROFILE_SIGNAL");
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        setenv("PROFILE_TOGGLE", bad[i], 1);
+        unsetenv("PROFILE_SIGNAL");
+        complains("PROFILE_TOGGLE=");
+        setenv("PROFILE_SIGNAL", bad[i], 1);
+        complains("PROFILE_SIGNAL=");
+    }
+}
+
+static void test_intervals(void **state)
+{
+    static const struct {
+        const char *text;
+        uint64_t ns;
+    } good[] = {
+        {"60", 60000000000u},        {"60s", 60000000000u},          {"100ms", 100000000u},
+        {"1m", 60000000000u},        {"1h", 3600000000000u},         {"1", 1000000000u},
+        {"720h", 2592000000000000u}, {"2592000", 2592000000000000u}, {"2592000000ms", 2592000000000000u}};
+    static const char *const bad[] = {"",
+                                      "0",
+                                      "0h",
+                                      "99ms",
+                                      "-1",
+                                      "+1",
+                                      "1d",
+                                      "s",
+                                      "ms",
+                                      " 1",
+                                      "1 ",
+                                      "1.5s",
+                                      "1e3",
+                                      "0x10",
+                                      "721h",
+                                      "1sm",
+                                      "1S",
+                                      "2592001",
+                                      "18446744073709551616",
+                                      "18446744073709551617ms",
+                                      "5124095577h"};
+    (void)state;
+    setenv("PROFILE", "x.pb.gz", 1);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        setenv("PROFILE_INTERVAL", good[i].text, 1);
+        silently(1);
+        assert_int_equal(o.interval_ns, good[i].ns);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        setenv("PROFILE_INTERVAL", bad[i], 1);
+        complains("PROFILE_INTERVAL=");
     }
 }
 
@@ -176,6 +251,8 @@ int main(void)
         cmocka_unit_test_setup(test_profiles, fresh),
         cmocka_unit_test_setup(test_directory, fresh),
         cmocka_unit_test_setup(test_frequencies, fresh),
+        cmocka_unit_test_setup(test_signals, fresh),
+        cmocka_unit_test_setup(test_intervals, fresh),
         cmocka_unit_test_setup(test_too_long, fresh),
         cmocka_unit_test_setup(test_profile_set, fresh),
     };

@@ -60,7 +60,8 @@ struct stile__record *hand_made_reserve(struct hand_made *h, uint32_t n_words, u
     r->n_new = r->kept = r->label_set = 0;
     r->reason = 0;
     r->weight_ns = r->stack_start = 0;
-    r->stack_len = r->in_kernel = 0;
+    r->stack_len = r->piece = 0;
+    r->in_kernel = 0;
     r->block = STILE__BLOCK_NONE;
     r->ticks = 1;
     return r;

@@ -121,10 +121,72 @@ static void exec_of_a_child(void *unused)
     CHILD_CHECK(first->owns_path && is(first, "/d/x.pb"));
 }
 
+static struct process *numbered(pid_t pid)
+{
+    struct process *p = process(pid);
+    p->numbered = true;
+    return p;
+}
+
+static void numbers(void *unused)
+{
+    struct process *first = numbered(1), *child = numbered(2), *plain = process(3);
+    (void)unused;
+    assign(first, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL);
+    CHILD_CHECK(first->owns_path && is(first, "/d/x.1.pb.gz"));
+    names_next(first);
+    CHILD_CHECK(is(first, "/d/x.2.pb.gz"));
+    assign(child, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL);
+    CHILD_CHECK(!child->owns_path && is(child, "/d/x.1002.1.pb.gz"));
+    names_next(child);
+    CHILD_CHECK(is(child, "/d/x.1002.2.pb.gz"));
+    assign(plain, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL); /* x.1003.pb.gz would be the first one's 1003rd */
+    CHILD_CHECK(!plain->owns_path && is(plain, "/d/x.1003.0.pb.gz"));
+}
+
+static void numbered_images(void *unused)
+{
+    struct process *first = numbered(1), *second = numbered(1), *third = process(1), *fourth = numbered(1);
+    (void)unused;
+    assign(first, "/d/x.pb", "/d/x.pb", "/", NULL);
+    names_next(first);
+    first->owns_path = true; /* what is left of it is x.2 */
+    assign(second, "/d/x.pb", "/d/x.pb", "/", first);
+    CHILD_CHECK(is(first, "/d/x.2.pb") && first->owns_path && is(second, "/d/x.3.pb"));
+    second->owns_path = false; /* it has nothing to write */
+    assign(third, "/d/x.pb", "/d/x.pb", "/", second);
+    CHILD_CHECK(is(second, "/d/x.3.pb") && is(third, "/d/x.pb") && third->images == 2);
+    assign(fourth, "/d/x.pb", "/d/x.pb", "/", third);
+    CHILD_CHECK(is(third, "/d/x.1001.3.pb"));
+}
+
+/* A child's images and its numbers look the same: none is given twice. */
+static void numbered_images_of_a_child(void *unused)
+{
+    struct process *first = process(1), *plain = process(2), *second = numbered(2), *third = process(2);
+    (void)unused;
+    assign(first, "/d/x.pb", "/d/x.pb", "/", NULL);
+    assign(plain, "/d/x.pb", "/d/x.pb", "/", NULL);
+    assign(second, "/d/x.pb", "/d/x.pb", "/", plain);
+    CHILD_CHECK(is(plain, "/d/x.1002.1.pb") && is(second, "/d/x.1002.2.pb"));
+    second->ticks = 1;
+    assign(third, "/d/x.pb", "/d/x.pb", "/", second);
+    struct process *fourth = process(2);
+    assign(fourth, "/d/x.pb", "/d/x.pb", "/", third);
+    CHILD_CHECK(is(second, "/d/x.1002.2.pb") && is(third, "/d/x.1002.3.pb") && is(fourth, "/d/x.1002.pb"));
+}
+
 static void test_names(void **state)
 {
-    static void (*const tests[])(void *) = {owner_and_children, plain_ending, pids_in_the_name,
-                                            relative_paths,     exec_chain,   exec_of_a_child};
+    static void (*const tests[])(void *) = {owner_and_children,
+                                            plain_ending,
+                                            pids_in_the_name,
+                                            relative_paths,
+                                            exec_chain,
+                                            exec_of_a_child,
+                                            numbers,
+                                            numbered_images,
+                                            numbered_images_of_a_child};
     (void)state;
     scratch_make();
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)

@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "profiler/collector/names.h"
+#include "profiler/collector/pieces.h"
 #include "profiler/collector/writers.h"
 
 static struct hand_made h;
@@ -145,6 +147,101 @@ static void test_a_writer_that_dies(void **state)
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
 }
 
+/* A process that numbers its files, cut once, with one tick in each part. */
+static struct process *cut_once(const char *name)
+{
+    uint64_t frame = (uintptr_t)&set_up;
+    struct process *p = h.process;
+    p->numbered = true;
+    p->interval_ns = STILE__INTERVAL_NS_MIN;
+    snprintf(p->base, sizeof p->base, "%s", scratch_path(name));
+    names_next(p);
+    p->next_cut_ns = now_mono_ns();
+    process_drain(p);
+    pieces_look(p, now_mono_ns());
+    hand_made_tick(&h, &frame, 1, STILE__REASON_NONE, 1);
+    pieces_adopt(p);
+    return p->next;
+}
+
+/* The collector's rounds, as long as something is to be written. */
+static int rounds(struct process *piece)
+{
+    int first_error = 0;
+    for (int i = 0; i < 6000 && (h.process->state != PROCESS_DONE || piece->state != PROCESS_DONE); i++) {
+        struct process *all[] = {h.process, piece};
+        for (int k = 0; k < 2; k++) {
+            int error = 0;
+            if (writer_check(all[k], &error) && error != 0)
+                first_error = error;
+        }
+        if (piece->state == PROCESS_DONE && h.process->pieces_open != 0)
+            h.process->pieces_open--; /* as process_free does */
+        writers_start_due(h.process);
+        usleep(10000);
+    }
+    h.process->next = NULL;
+    h.process->pieces_open = 1;
+    process_free(piece);
+    return first_error;
+}
+
+static void test_a_piece_and_the_rest(void **state)
+{
+    struct process *piece = cut_once("x.pb");
+    (void)state;
+    assert_non_null(piece);
+    assert_int_equal(piece->ticks, 1);
+    process_end(h.process);
+    assert_int_equal(h.process->ticks, 1);
+    assert_int_equal(rounds(piece), 0);
+    assert_int_equal(access(scratch_path("x.1.pb"), F_OK), 0);
+    assert_int_equal(access(scratch_path("x.2.pb"), F_OK), 0);
+    assert_int_equal(access(scratch_path("x.pb"), F_OK), -1);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_WRITTEN);
+}
+
+/* Who waits for the end is told of a piece that could not be written, though the last one could. */
+static void test_a_piece_that_fails(void **state)
+{
+    struct process *piece = cut_once("missing/x.pb");
+    (void)state;
+    process_end(h.process);
+    path_set("x.2.pb");
+    assert_int_equal(rounds(piece), -ENOENT);
+    assert_int_equal(access(scratch_path("x.2.pb"), F_OK), 0);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_FAILED);
+    assert_non_null(strstr(h.region->message, "missing/x.1.pb"));
+}
+
+/* A flush that is being written has the name that the piece gets: the piece comes after it. */
+static void test_a_piece_waits_for_a_flush(void **state)
+{
+    struct process *p = h.process;
+    int error;
+    (void)state;
+    p->flush_wanted = 1;
+    struct process *piece = NULL;
+    p->numbered = true;
+    snprintf(p->base, sizeof p->base, "%s", scratch_path("x.pb"));
+    names_next(p);
+    process_drain(p);
+    writer_start_due(p);
+    assert_int_not_equal(p->writer, 0);
+    p->interval_ns = STILE__INTERVAL_NS_MIN;
+    p->next_cut_ns = now_mono_ns();
+    pieces_look(p, now_mono_ns());
+    pieces_adopt(p);
+    piece = p->next;
+    assert_non_null(piece);
+    writers_start_due(p);
+    assert_int_equal(piece->state, PROCESS_ENDED);
+    assert_false(writer_ends(&error));
+    assert_int_equal(p->writer, 0);
+    process_end(p);
+    assert_int_equal(rounds(piece), 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -156,6 +253,9 @@ int main(void)
         TEST(test_no_sample_no_file),
         TEST(test_named_file_without_a_sample),
         TEST(test_a_writer_that_dies),
+        TEST(test_a_piece_and_the_rest),
+        TEST(test_a_piece_that_fails),
+        TEST(test_a_piece_waits_for_a_flush),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

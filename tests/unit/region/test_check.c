@@ -97,6 +97,10 @@ static void test_region_errors(void **state)
     refused(period);
     region.hz = 0;
     refused(period);
+    region.interval_ns = STILE__INTERVAL_NS_MIN - 1;
+    refused("the region's interval is out of range");
+    region.interval_ns = STILE__INTERVAL_NS_MAX + 1;
+    refused("the region's interval is out of range");
 }
 
 static void test_random_regions(void **state)
