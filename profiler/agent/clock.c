@@ -13,10 +13,12 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <time.h>
 
 #include "profiler/agent/clock_perf.h"
@@ -116,6 +118,16 @@ static int thread_timer_make(uint32_t tid, bool own, int signal, uint64_t id)
     return timer_make(own ? CLOCK_THREAD_CPUTIME_ID : stile__clock_of_thread(tid), &event);
 }
 
+/* Whether the kernel is so new that it runs CPU timers on the way out to the program, never in the middle of a call
+ * (CONFIG_POSIX_CPU_TIMERS_TASK_WORK, which x86-64 has had since 5.10). */
+static bool timers_wait_for_the_way_out(void)
+{
+    struct utsname name;
+    unsigned major = 0, minor = 0;
+    return uname(&name) == 0 && sscanf(name.release, "%u.%u", &major, &minor) == 2 &&
+           (major > 5 || (major == 5 && minor >= 10));
+}
+
 int stile__clocks_open(struct stile__session *s, bool perf, int *perf_error)
 {
     struct sigevent event;
@@ -140,6 +152,7 @@ int stile__clocks_open(struct stile__session *s, bool perf, int *perf_error)
     event.sigev_signo = s->signal;
     event.sigev_value.sival_ptr = (void *)(uintptr_t)STILE__PROCESS_TICK;
     s->process_timer = timer_make(CLOCK_PROCESS_CPUTIME_ID, &event);
+    atomic_store_explicit(&s->breaks_waits, !timers_wait_for_the_way_out(), memory_order_relaxed);
     atomic_store_explicit(&s->process_timer_runs, false, memory_order_relaxed);
     return 0;
 }
@@ -160,6 +173,7 @@ static int process_timer_start(struct stile__session *s)
         return s->process_timer;
     if (atomic_exchange_explicit(&s->process_timer_runs, true, memory_order_relaxed))
         return 0;
+    atomic_store_explicit(&s->breaks_waits, true, memory_order_relaxed); /* it may be sent to whoever waits */
     return (int)timer_arm(s->process_timer, 0, random_below(s->period_ns), s->period_ns);
 }
 
@@ -183,6 +197,8 @@ static int clock_climb(struct stile__session *s, struct stile__region *r, struct
                                        c->timer_id >= 0 ? STILE__CLOCK_PERF : STILE__CLOCK_PERF_ALONE);
         if (perf != 0)
             first_only(&r->perf_error, perf);
+        else /* its interrupt may come a moment late, when the program is in the kernel already */
+            atomic_store_explicit(&s->breaks_waits, true, memory_order_relaxed);
     }
     if (c->timer_id < 0) {
         if (perf == 0)

@@ -76,7 +76,7 @@ static inline uint64_t masked_for(int fd)
 {
     if (__builtin_expect(!atomic_load_explicit(&timed_any, memory_order_relaxed), 1) || !timed_has(fd))
         return 0;
-    return stile__session_kept_open();
+    return stile__session_masked_in_waits();
 }
 
 /* Returns the value of a call on fd. Without a timeout that is a jump to libc's function. */

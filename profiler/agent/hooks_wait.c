@@ -65,7 +65,7 @@ void stile__waits_init(void)
 /* The value of a call during which our signal is blocked, or of the plain call if there is no session. */
 #define MASKED(call)                                                                                         \
     ({                                                                                                       \
-        uint64_t ours_ = stile__session_kept_open();                                                         \
+        uint64_t ours_ = stile__session_masked_in_waits();                                                   \
         struct stile__wait wait_ = {0, false};                                                               \
         if (ours_ != 0)                                                                                      \
             wait_ = stile__wait_block(ours_);                                                                \
@@ -86,7 +86,7 @@ static struct stile__wait mask_for(uint64_t ours, const sigset_t *given, sigset_
 STILE_EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
                        const sigset_t *given)
 {
-    uint64_t ours = stile__session_kept_open();
+    uint64_t ours = stile__session_masked_in_waits();
     sigset_t mask;
 
     if (ours == 0)
@@ -99,7 +99,7 @@ STILE_EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *
 
 STILE_EXPORT int poll(struct pollfd *fds, nfds_t count, int timeout)
 {
-    if (stile__session_kept_open() == 0)
+    if (stile__session_masked_in_waits() == 0)
         return NEXT(poll)(fds, count, timeout);
     struct timespec ts = {timeout / 1000, timeout % 1000 * 1000000L};
     return ppoll(fds, count, timeout < 0 ? NULL : &ts, NULL);
@@ -123,7 +123,7 @@ STILE_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct time
 STILE_EXPORT int pselect(int count, fd_set *readable, fd_set *writable, fd_set *special,
                          const struct timespec *timeout, const sigset_t *given)
 {
-    uint64_t ours = stile__session_kept_open();
+    uint64_t ours = stile__session_masked_in_waits();
     sigset_t mask;
 
     if (ours == 0)
@@ -140,7 +140,7 @@ STILE_EXPORT int select(int count, fd_set *readable, fd_set *writable, fd_set *s
                         struct timeval *timeout)
 {
     static const struct timespec at_once;
-    if (stile__session_kept_open() == 0)
+    if (stile__session_masked_in_waits() == 0)
         return NEXT(select)(count, readable, writable, special, timeout);
     if (timeout == NULL || (timeout->tv_sec == 0 && timeout->tv_usec == 0))
         return pselect(count, readable, writable, special, timeout == NULL ? NULL : &at_once, NULL);
@@ -150,7 +150,7 @@ STILE_EXPORT int select(int count, fd_set *readable, fd_set *writable, fd_set *s
 STILE_EXPORT int epoll_pwait(int fd, struct epoll_event *events, int count, int timeout,
                              const sigset_t *given)
 {
-    uint64_t ours = stile__session_kept_open();
+    uint64_t ours = stile__session_masked_in_waits();
     sigset_t mask;
 
     if (ours == 0)
@@ -163,7 +163,7 @@ STILE_EXPORT int epoll_pwait(int fd, struct epoll_event *events, int count, int 
 
 STILE_EXPORT int epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
 {
-    if (stile__session_kept_open() == 0)
+    if (stile__session_masked_in_waits() == 0)
         return NEXT(epoll_wait)(fd, events, count, timeout);
     return epoll_pwait(fd, events, count, timeout, NULL);
 }
@@ -171,7 +171,7 @@ STILE_EXPORT int epoll_wait(int fd, struct epoll_event *events, int count, int t
 STILE_EXPORT int epoll_pwait2(int fd, struct epoll_event *events, int count, const struct timespec *timeout,
                               const sigset_t *given)
 {
-    uint64_t ours = stile__session_kept_open();
+    uint64_t ours = stile__session_masked_in_waits();
     sigset_t mask;
 
     if (NEXT(epoll_pwait2) == NULL) { /* younger than some libc that we may run on */
@@ -232,7 +232,7 @@ static bool sem_taken(sem_t *sem, const struct timespec *until)
 
 STILE_EXPORT int sem_timedwait(sem_t *sem, const struct timespec *until)
 {
-    if (stile__session_kept_open() != 0 && sem_taken(sem, until))
+    if (stile__session_masked_in_waits() != 0 && sem_taken(sem, until))
         return 0;
     return MASKED(NEXT(sem_timedwait)(sem, until));
 }

@@ -35,6 +35,9 @@ struct stile__session {
     bool use_perf;               /* new threads get perf's clock first */
     bool may_perf;               /* perf's clock is allowed, and may be tried */
     struct stile__clock *clocks; /* one per slot; private memory, not inherited by fork */
+    /* A tick may break off a call that waits. Since Linux 5.10 the kernel looks at a thread's CPU timers on the way out to
+     * the program only, so that those alone cannot. */
+    _Atomic bool breaks_waits;
     int32_t process_timer; /* in reserve for threads that get no clock of their own; < 0: none, -errno */
     _Atomic bool process_timer_runs;
     _Atomic int64_t carry[STILE__CARRIES]; /* see clock.c */
@@ -87,6 +90,15 @@ static inline uint64_t stile__session_kept_open(void)
         atomic_load_explicit(&s->signal_taken, memory_order_relaxed))
         return 0;
     return 1ull << (s->signal - 1);
+}
+
+/* The same if it has to be masked for a call that waits, or 0. */
+static inline uint64_t stile__session_masked_in_waits(void)
+{
+    const struct stile__session *s = stile__session;
+    return s != NULL && atomic_load_explicit(&s->breaks_waits, memory_order_relaxed)
+               ? stile__session_kept_open()
+               : 0;
 }
 
 struct stile__options;

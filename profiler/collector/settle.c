@@ -15,6 +15,7 @@
 
 #define LATE_NS     100000000u  /* as in the agent: more is not lateness */
 #define TEARDOWN_NS 200000u     /* what a thread takes in libc and the kernel after our last look, at most */
+#define SHORTS_MAX  64u         /* threads whose ticks may be off at once: as the agent hands on */
 #define EXEC_NS_MAX 1000000000u /* loading a program: more is an image before this one that nobody profiled */
 
 void process_clock_read(struct process *p)
@@ -112,12 +113,14 @@ static uint64_t process_used(const struct process *p)
 void process_settle(struct process *p)
 {
     uint64_t start = p->start_cpu_ns > p->earlier_cpu_ns ? p->start_cpu_ns - p->earlier_cpu_ns : 0;
-    uint64_t live = 0;
+    uint64_t live = 0, exact = 0;
 
     process_clock_read(p);
     threads_settle(p);
-    for (uint32_t t = 0; t < p->n_threads; t++)
+    for (uint32_t t = 0; t < p->n_threads; t++) {
         live += !p->threads[t].ended && p->threads[t].used_ns == 0;
+        exact += p->threads[t].used_ns >= STILE__EXACT_PERIODS * p->period_ns;
+    }
     if (p->used_cpu_ns == 0 || (p->n_threads == 0 && !main_thread_add(p)))
         return;
     uint64_t booked = p->cpu_ns + p->cut_cpu_ns, all = process_used(p), base = p->start_cpu_ns;
@@ -129,6 +132,9 @@ void process_settle(struct process *p)
         ends += start;
     if (ends != 0)
         exec_and_exit_add(p, ends);
-    if (rest > known)
+    /* Each short thread that ran last may be off by two periods: that is chance, and was not unsampled. */
+    uint64_t shorts = p->threads_ended + live > exact ? p->threads_ended + live - exact : 0;
+    uint64_t chance = (shorts < SHORTS_MAX ? shorts : SHORTS_MAX) * 2 * p->period_ns;
+    if (rest > known + chance)
         unsampled_add(p, main_thread(p), rest - known);
 }

@@ -68,10 +68,10 @@ def test_by_line(profile):
 
 
 def test_same_as_pprof(profile):
-    r = harness.run([harness.tool("go"), "tool", "pprof", "-top", "-nodecount=20", "-nodefraction=0", profile],
+    r = harness.run([harness.tool("go"), "tool", "pprof", "-top", "-nodecount=0", "-nodefraction=0", profile],
                     env={"HOME": profile.parent}, timeout=60)
     assert r.status == 0, r
-    ours = top(profile, "-n", "20")
+    ours = top(profile, "-n", "1000")
     for function in ("spin_a", "spin_b", "spin_c", "thread_main"):
         theirs = seconds_of(row(r.out.decode(), function))[0]
         mine = seconds_of(row(ours, function))[0]

