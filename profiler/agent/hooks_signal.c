@@ -136,6 +136,7 @@ static bool in_vfork_child(void)
 struct handed_on {
     uint64_t mask;
     uint64_t ignored; /* signals of ours that the program ignores */
+    bool own;         /* this process has a session, and is no vfork child */
 };
 
 /* Sets this thread's real mask to what the program believes it to be, and returns the earlier one. */
@@ -155,7 +156,7 @@ static struct handed_on hand_on(void)
     bool own = s != NULL && s->signal != 0 && !in_vfork_child();
     if (own)
         stile__thread_settle();
-    struct handed_on h = {.ignored = stile__signal_before_exec()};
+    struct handed_on h = {.ignored = stile__signal_before_exec(), .own = own};
     h.mask = mask_as_believed(own ? 1ull << (s->signal - 1) : 0);
     return h;
 }
@@ -164,6 +165,8 @@ static int exec_failed(struct handed_on h)
 {
     stile__raw_sigmask(SIG_SETMASK, h.mask);
     stile__signal_exec_failed(h.ignored);
+    if (h.own)
+        stile__thread_unsettle();
     return -1;
 }
 

@@ -269,9 +269,19 @@ void stile__thread_settle(void)
         if (t->slot != NULL && t->region == r)
             due_take(stile__session, r, t, stile__clock_read(t->tid, true),
                      signal_kept(stile__session, mask));
+        atomic_store_explicit(&r->end_cpu_ns, stile__clock_now(CLOCK_PROCESS_CPUTIME_ID), memory_order_relaxed);
         stile__session_leave(stile__session, stile__thread_shard());
     }
     stile__raw_sigmask(SIG_SETMASK, mask);
+}
+
+void stile__thread_unsettle(void)
+{
+    struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
+    if (r == NULL)
+        return;
+    atomic_store_explicit(&r->end_cpu_ns, 0, memory_order_relaxed);
+    stile__session_leave(stile__session, stile__thread_shard());
 }
 
 /* The final words of a thread, before its slot goes to the collector. */

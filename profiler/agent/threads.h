@@ -58,8 +58,12 @@ void stile__thread_enter(uint64_t base_cpu_ns);
 /* Takes the calling thread's slot and clock away, leaving its final words for the collector. Idempotent. */
 void stile__thread_leave(void);
 
-/* Takes the calling thread's ticks that are due and were not delivered. */
+/* Before an exec: takes the calling thread's ticks that are due and were not delivered, and leaves the CPU time that the
+ * image has used, since the process's clock goes on with the next one. */
 void stile__thread_settle(void);
+
+/* The exec has failed: the image goes on. */
+void stile__thread_unsettle(void);
 
 /* Gives slots and clocks to all other threads of the process; they bind to them in their first signal. */
 void stile__threads_enter_others(void);

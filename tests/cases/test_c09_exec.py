@@ -1,5 +1,7 @@
 """C09: ITIMER_PROF survives an exec and kills the next program; per-thread clocks end with the old one."""
 
+import pytest
+
 import harness
 import pprof
 
@@ -17,11 +19,26 @@ def test_the_next_program_is_not_killed(out):
     assert found, list(out.parent.iterdir())
 
 
+def test_the_next_programs_time_is_not_ours(out):
+    """The process's CPU clock goes on with the next image: only what each one used is in its profile."""
+    burn = "import time\nwhile time.process_time() < 1.5: pass\n"
+    with harness.Program([harness.program("ending"), "300", "exec", harness.tool("env"), "-u", "PROFILE", "-u", "LD_PRELOAD",
+                     harness.PYTHON, "-c", burn], profile=out, hz=1000) as app:
+        assert app.wait(60).status == 0
+        first = harness.child_path(out, app.pid, 1)
+    pprof.valid(out)
+    pprof.valid(first)
+    profiles = [pprof.load(f) for f in out.parent.glob("*.pb.gz")] # env's, too
+    assert 300e6 <= sum(p.ns for p in profiles) < 360e6, [(p.name, p.ns, p.comments) for p in profiles]
+    assert pprof.bracketed_share(profiles) < 0.01, pprof.bracketed_ns(profiles)
+
+
 def test_goes_on_if_exec_fails(out):
     r = harness.run([harness.program("ending"), "300", "failed-exec"], profile=out)
     assert r.status == 7
     p = pprof.valid(out)
     assert p.cum()["work_before_end"] > 0.2e9 and p.cum()["work_after_failed_exec"] > 0.1e9
+    assert p.ns == pytest.approx(r.cpu_ns, rel=0.03, abs=20e6)
 
 
 def test_a_long_chain(out):
