@@ -375,7 +375,10 @@ static void summary_print(const struct run *run)
     }
     if (s->error != 0) {
         fprintf(stderr, "stile: %s\n", s->message);
-        return;
+        if (s->failed > 1)
+            fprintf(stderr, "stile: %u files could not be written\n", s->failed);
+        if (s->files == 0)
+            return;
     }
     fprintf(stderr,
             "stile: %llu samples, %.2f s of CPU time in %.2f s, %u process%s; %u Hz asked, %.1f/s taken\n",

@@ -12,12 +12,13 @@
 #include <sys/mman.h>
 
 #include "profiler/agent/hooks.h"
-#include "profiler/agent/on_stack.h"
 #include "profiler/agent/signal_owner.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
 
-#define STACK_BYTES (64u << 10) /* and what the kernel needs: programs adopt what they find */
+#define STACK_BYTES                                                                                          \
+    (256u << 10) /* and what the kernel needs: programs adopt what they find, and their handlers run on it */
+#define SMALL_BYTES (32u << 10) /* a stack of the program's on which there may be no room for a tick */
 #define AUTODISARM  (1u << 31)  /* SS_AUTODISARM is in no header of libc's */
 #define CELLS       1024u
 #define SPARE_MAX   64u /* free stacks that stay mapped */
@@ -157,12 +158,8 @@ void stile__alt_stack_give(void)
             put_back(old);
             theirs = true;
         }
-        if (theirs) {
-            stile__on_stack_programs();
+        if (theirs)
             stack_release();
-        } else {
-            stile__on_stack_ours();
-        }
     }
     errno = saved_errno;
 }
@@ -174,8 +171,12 @@ void stile__alt_stack_take_back(void)
 
     if (stile__thread.alt_stack == NULL)
         return;
+    stack_t shown = stile__thread.alt_shown;
+    stile__thread.alt_shown = (stack_t){0};
     if (kernel_altstack(&none, &old) == 0) {
-        if (is_set(&old) && old.ss_sp != stile__thread.alt_stack + STILE__PAGE)
+        if (shown.ss_sp != NULL) /* the program's, which ours stood for */
+            put_back(shown);
+        else if (is_set(&old) && old.ss_sp != stile__thread.alt_stack + STILE__PAGE)
             put_back(old);
         stack_release();
     } else if (kernel_altstack(NULL, &old) == 0 && old.ss_sp != stile__thread.alt_stack + STILE__PAGE) {
@@ -196,21 +197,38 @@ void stile__alt_stacks_forked(void)
     atomic_store_explicit(&spare, free, memory_order_relaxed);
 }
 
-/* The program's call in a thread that has a stack of ours, installed or in reserve. */
+/* What the program has set, though ours is installed. */
+static stack_t shown_of(const stack_t *now)
+{
+    stack_t shown = stile__thread.alt_shown;
+    if (shown.ss_sp == NULL)
+        shown.ss_flags = SS_DISABLE;
+    else
+        shown.ss_flags |= now->ss_flags & SS_ONSTACK;
+    return shown;
+}
+
+/* The program's call in a thread that has a stack of ours, installed or in reserve. Stacks of the classic size have no
+ * room for the kernel's frame of a tick, on processors with large registers, beside that of the program's own handler:
+ * ours stays in place of them, and the program sees its own. The kernel is asked first what it thinks of them. */
 static int change(int (*next)(const stack_t *, stack_t *), const stack_t *stack, stack_t *old)
 {
     bool disables = stack != NULL && ((unsigned)stack->ss_flags & ~AUTODISARM) == SS_DISABLE;
-    stack_t shown = {.ss_flags = SS_DISABLE}, ours = stack_of(), now = {0};
+    stack_t ours = stack_of(), now = {0};
 
     int err = next(NULL, &now);
     bool has_ours = err == 0 && now.ss_sp == ours.ss_sp;
-    if (err == 0 && stack != NULL && !(disables && has_ours)) {
+    stack_t before = has_ours ? shown_of(&now) : now;
+    if (err == 0 && stack != NULL) {
+        bool small = !disables && stack->ss_size < SMALL_BYTES && stack->ss_flags == 0;
         err = next(disables ? &ours : stack, NULL);
-        if (err == 0 && !disables)
-            stile__on_stack_programs();
+        if (err == 0 && small)
+            err = next(&ours, NULL);
+        if (err == 0)
+            stile__thread.alt_shown = small ? *stack : (stack_t){0};
     }
     if (err == 0 && old != NULL)
-        *old = has_ours ? shown : now;
+        *old = before;
     return err;
 }
 
@@ -224,8 +242,5 @@ int stile__alt_stack_change(const stack_t *stack, stack_t *old)
         return next(stack, old);
     if (stile__thread.alt_stack != NULL)
         return change(next, stack, old);
-    int err = next(stack, old);
-    if (err == 0 && stack != NULL && is_set(stack))
-        stile__on_stack_programs();
-    return err;
+    return next(stack, old);
 }

@@ -137,7 +137,7 @@ int stile__clocks_open(struct stile__session *s, bool perf, int *perf_error)
     s->tick_ns = clock_getres(CLOCK_MONOTONIC_COARSE, &tick) == 0 && tick.tv_nsec != 0
                      ? (uint64_t)tick.tv_nsec
                      : 10000000;
-    *perf_error = perf ? stile__clock_perf_check((unsigned)(1000000000u / s->period_ns)) : 0;
+    *perf_error = perf ? stile__clock_perf_check((unsigned)(1000000000u / s->period_ns), s->signal) : 0;
     s->may_perf = perf && *perf_error == 0;
     void *clocks = mmap(NULL, s->size.slot_max * sizeof *s->clocks, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -157,11 +157,16 @@ int stile__clocks_open(struct stile__session *s, bool perf, int *perf_error)
     return 0;
 }
 
-void stile__clocks_close(struct stile__session *s)
+void stile__clock_process_stop(struct stile__session *s)
 {
     if (s->process_timer >= 0)
         timer_delete_raw(s->process_timer);
     s->process_timer = -1;
+}
+
+void stile__clocks_close(struct stile__session *s)
+{
+    stile__clock_process_stop(s);
     munmap(s->clocks, s->size.slot_max * sizeof *s->clocks);
     s->clocks = NULL;
 }

@@ -22,6 +22,9 @@ struct stile__clock {
  * perf's clock, of which *perf_error says why not (errno). Returns 0 or -errno. */
 int stile__clocks_open(struct stile__session *s, bool perf, int *perf_error);
 
+/* Ends the timer of the process. Idempotent. */
+void stile__clock_process_stop(struct stile__session *s);
+
 /* Gives back what it took. No thread may be inside the session. */
 void stile__clocks_close(struct stile__session *s);
 

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -42,9 +43,12 @@ static unsigned rate_max(void)
     return value;
 }
 
-int stile__clock_perf_check(unsigned hz)
+int stile__clock_perf_check(unsigned hz, int signal)
 {
     unsigned most = rate_max();
+    /* A real-time signal is queued each time; where the queue is full the kernel sends SIGIO instead, which kills. */
+    if (signal >= SIGRTMIN)
+        return STILE__PERF_QUEUE;
     if (filtered())
         return STILE__PERF_FILTERED;
     return most != 0 && most < hz ? STILE__PERF_RATE : 0;

@@ -7,7 +7,7 @@
 struct stile__clock;
 
 /* Why perf cannot be used here at all, or 0: an errno, or one of STILE__PERF_* (region/layout.h). */
-int stile__clock_perf_check(unsigned hz);
+int stile__clock_perf_check(unsigned hz, int signal);
 
 /* Starts it for a thread: `signal` with si_code POLL_IN and si_fd = c->perf_fd. Sets kind, perf_page and perf_fd.
  * Returns 0 or the reason as above. */

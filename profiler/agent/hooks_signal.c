@@ -10,7 +10,6 @@
 
 #include "profiler/agent/alt_stack.h"
 #include "profiler/agent/hooks.h"
-#include "profiler/agent/on_stack.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/signal_owner.h"
 #include "profiler/agent/stile.h"
@@ -19,7 +18,7 @@
 
 STILE_EXPORT int sigaction(int signal, const struct sigaction *act, struct sigaction *old)
 {
-    return stile__signal_sigaction(signal, act, old) ? 0 : stile__on_stack_sigaction(signal, act, old);
+    return stile__signal_sigaction(signal, act, old) ? 0 : stile__sigaction_next(signal, act, old);
 }
 
 STILE_EXPORT int sigaltstack(const stack_t *stack, stack_t *old)
@@ -41,10 +40,7 @@ STILE_EXPORT sighandler_t signal(int number, sighandler_t handler)
     sigaddset(&act.sa_mask, number);
     if (handler != SIG_ERR && stile__signal_sigaction(number, &act, &old))
         return old.sa_handler;
-    sighandler_t before = next(number, handler);
-    if (before != SIG_ERR)
-        stile__on_stack_forget(number);
-    return before;
+    return next(number, handler);
 }
 
 /* What sysv_signal, siginterrupt and their like do to our signal is done to the copy that the program sees. */
@@ -67,10 +63,7 @@ STILE_EXPORT sighandler_t sysv_signal(int number, sighandler_t handler)
     sighandler_t before;
     if (handler != SIG_ERR && disposition_set(number, handler, (int)SA_RESETHAND | SA_NODEFER, &before))
         return before;
-    before = ((signal_fn *)stile__hook_next(&cache, "sysv_signal"))(number, handler);
-    if (before != SIG_ERR)
-        stile__on_stack_forget(number);
-    return before;
+    return ((signal_fn *)stile__hook_next(&cache, "sysv_signal"))(number, handler);
 }
 
 /* What `signal` is in a program compiled for strict POSIX. */
@@ -98,7 +91,6 @@ STILE_EXPORT int sigignore(int number)
     sighandler_t before;
     if (disposition_set(number, SIG_IGN, 0, &before))
         return 0;
-    stile__on_stack_forget(number);
     return ((sigignore_fn *)stile__hook_next(&cache, "sigignore"))(number);
 }
 
@@ -111,12 +103,8 @@ STILE_EXPORT sighandler_t sigset(int number, sighandler_t handler)
     sigset_t one, mask;
     sighandler_t before;
 
-    if (!stile__signal_sigaction(number, NULL, &old)) {
-        before = ((sigset_fn *)stile__hook_next(&cache, "sigset"))(number, handler);
-        if (before != SIG_ERR && handler != SIG_HOLD)
-            stile__on_stack_forget(number);
-        return before;
-    }
+    if (!stile__signal_sigaction(number, NULL, &old))
+        return ((sigset_fn *)stile__hook_next(&cache, "sigset"))(number, handler);
     sigemptyset(&one);
     sigaddset(&one, number);
     before = old.sa_handler;

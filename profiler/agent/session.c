@@ -217,11 +217,13 @@ static int finish(struct stile__session *s, bool wait)
         return -ESRCH;
     bool quiet = quiesce(s);
     stile__threads_stop(s, r);
+    stile__clock_process_stop(s);
     stile__threads_settle(s, r);
     atomic_store_explicit(&r->end_cpu_ns, stile__clock_now(CLOCK_PROCESS_CPUTIME_ID), memory_order_relaxed);
     stile__maps_publish(r);
     int err = wait ? stile__patience_finish(r, &collector) : 0;
-    if (quiet && wait) {
+    /* Who waited for a flush has been answered by now, too. */
+    if (wait && (quiet || quiesce(s))) {
         stile__clocks_close(s);
         stile__region_unmake(r);
         stile__maps_stacks_free(s);

@@ -9,14 +9,14 @@
 
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/log.h"
-#include "profiler/agent/on_stack.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/signal/handler.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
 #include "profiler/region/signal_name.h"
 
-#define SIGNALS 65
+#define SIGNALS        65
+#define LATE_SIGNAL_NS 1000000 /* longer than an interrupt takes to become a signal */
 
 /* By signal number: a program may start profiles with different ones, and a late signal finds our handler. */
 static struct {
@@ -26,6 +26,13 @@ static struct {
 } handlers[SIGNALS];
 static int32_t owner_pid; /* a vfork child shares our memory, but has handlers of its own */
 static int of_clocks = SIGPROF;
+
+int stile__sigaction_next(int signal, const struct sigaction *act, struct sigaction *old)
+{
+    static void *cache;
+    typedef int sigaction_fn(int, const struct sigaction *, struct sigaction *);
+    return ((sigaction_fn *)stile__hook_next(&cache, "sigaction"))(signal, act, old);
+}
 
 static int sigaction_next(int signal, const struct sigaction *act, struct sigaction *old)
 {
@@ -157,6 +164,17 @@ static void signal_give_up(struct stile__session *s, int signal)
     stile__session_leave(s, stile__thread_shard());
 }
 
+/* The clocks are stopped, but signals of theirs may be on their way to other threads: to ignore a signal takes away what
+ * is pending everywhere, and a moment later all that was still being sent is. */
+static void late_signals_drop(int signal)
+{
+    struct sigaction ignore;
+    memset(&ignore, 0, sizeof ignore);
+    ignore.sa_handler = SIG_IGN;
+    for (int times = 0; times < 3 && sigaction_next(signal, &ignore, NULL) == 0; times++)
+        stile__raw_sleep_ns(LATE_SIGNAL_NS);
+}
+
 bool stile__signal_sigaction(int signal, const struct sigaction *act, struct sigaction *old)
 {
     struct stile__session *s = stile__session;
@@ -170,7 +188,8 @@ bool stile__signal_sigaction(int signal, const struct sigaction *act, struct sig
         signal_give_up(s, signal);
         handlers[signal].installed = false;
         stile__mask_restore();
-        if (stile__on_stack_sigaction(signal, &next, NULL) != 0) {
+        late_signals_drop(signal);
+        if (sigaction_next(signal, &next, NULL) != 0) {
             /* The kernel takes what it took before; nothing else can be wrong with it. */
         }
     } else {

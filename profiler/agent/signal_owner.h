@@ -21,6 +21,9 @@ void stile__signal_owner_set(int32_t pid);
 /* Whether that is this process, or there was no session yet. Async-signal-safe; a system call. */
 bool stile__signal_owned_here(void);
 
+/* libc's own sigaction. Async-signal-safe once it has been called. */
+int stile__sigaction_next(int signal, const struct sigaction *act, struct sigaction *old);
+
 /* Whether a disposition is a handler. */
 bool stile__is_handler(const struct sigaction *act);
 

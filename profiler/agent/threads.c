@@ -113,7 +113,6 @@ static int slot_start(struct stile__session *s, struct stile__region *r, uint32_
     atomic_store_explicit(&slot->ticks, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->missed_ticks, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->exit_cpu_ns, 0, memory_order_relaxed);
-    slot->missed_reason = STILE__REASON_UNSAMPLED;
     slot->base_cpu_ns = base_cpu_ns;
     atomic_store_explicit(&slot->piece, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->clock_lock, 0, memory_order_relaxed);
@@ -164,6 +163,7 @@ void stile__thread_enter(uint64_t base_cpu_ns)
         t->slot = i != UINT32_MAX ? stile__region_slot(r, i) : NULL;
         t->exit_rounds = 0;
         t->surplus = 0;
+        t->kernel_ns = 0;
         pthread_setspecific(exit_key, &exit_key);
         if ((mask & ours) && !t->wait_blocks)
             t->program_blocks = true;
@@ -207,8 +207,9 @@ bool stile__thread_owns_tick(const siginfo_t *info)
     return own;
 }
 
-/* The registers at this place, as a signal would find them: those that a caller's frame is found by. */
-static inline __attribute__((always_inline)) void registers_here(uint64_t *regs)
+/* The registers at this place, as a signal would find them: those that a caller's frame is found by. The name is what
+ * a profile shows as the leaf. */
+static inline __attribute__((always_inline)) void late_tick(uint64_t *regs)
 {
     memset(regs, 0, STILE__REG_COUNT * sizeof *regs);
     __asm__ volatile("lea 0f(%%rip), %%rax\n0:\n\t"
@@ -236,22 +237,23 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
     int64_t missed = stile__clock_missed(slot, cpu_ns, s->period_ns);
     uint8_t kind = s->clocks[(uint32_t)t->id].kind;
     bool perf = kind == STILE__CLOCK_PERF || kind == STILE__CLOCK_PERF_ALONE;
-    bool late = missed <= (int64_t)(1 + STILE__LATE_NS_MAX / s->period_ns);
     if (missed <= 0)
         return;
-    if (kind != STILE__CLOCK_NONE && (late || kind == STILE__CLOCK_PERF_ALONE) && missed <= UINT32_MAX) {
-        /* Perf's first and last period may be under way; what is more was in the kernel. */
-        uint32_t user = perf && missed > 2 ? 2 : (uint32_t)missed;
-        registers_here(regs);
-        stile__tick_take(s, r, t, regs, &(struct stile__tick){.ticks = user});
-        if (user < missed)
-            stile__tick_take(s, r, t, regs,
-                             &(struct stile__tick){.ticks = (uint32_t)missed - user, .in_kernel = true});
+    if (kind == STILE__CLOCK_NONE || missed > UINT32_MAX) { /* where the time went is not known */
+        atomic_fetch_add_explicit(&slot->missed_ticks, (uint64_t)missed, memory_order_relaxed);
         return;
     }
-    /* Not late, but kept from us: where the time went is not known. */
-    slot->missed_reason = kept ? STILE__REASON_SIGNAL_BLOCKED : STILE__REASON_UNSAMPLED;
-    atomic_fetch_add_explicit(&slot->missed_ticks, (uint64_t)missed, memory_order_relaxed);
+    /* Perf's first and last period may be under way; what is more was in the kernel, or kept from us. */
+    uint32_t user = perf && missed > 2 ? 2 : (uint32_t)missed;
+    struct stile__tick rest = {
+        .ticks = (uint32_t)missed - user, .in_kernel = true, .placeless = kind == STILE__CLOCK_PERF_ALONE};
+    enum stile__reason why = kept ? STILE__REASON_SIGNAL_BLOCKED : STILE__REASON_UNSAMPLED;
+    late_tick(regs);
+    stile__tick_split(s, r, t, regs, (struct stile__tick){.ticks = user}, why);
+    if (rest.ticks != 0 && rest.placeless)
+        stile__tick_take(s, r, t, regs, &rest);
+    else if (rest.ticks != 0)
+        stile__tick_split(s, r, t, regs, rest, why);
 }
 
 /* Whether our signal was really blocked; the program's wish alone does not do that. */
@@ -269,7 +271,8 @@ void stile__thread_settle(void)
         if (t->slot != NULL && t->region == r)
             due_take(stile__session, r, t, stile__clock_read(t->tid, true),
                      signal_kept(stile__session, mask));
-        atomic_store_explicit(&r->end_cpu_ns, stile__clock_now(CLOCK_PROCESS_CPUTIME_ID), memory_order_relaxed);
+        atomic_store_explicit(&r->end_cpu_ns, stile__clock_now(CLOCK_PROCESS_CPUTIME_ID),
+                              memory_order_relaxed);
         stile__session_leave(stile__session, stile__thread_shard());
     }
     stile__raw_sigmask(SIG_SETMASK, mask);

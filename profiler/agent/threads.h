@@ -28,10 +28,14 @@ struct stile__thread {
     struct stile__bounds stack;
     char *alt_stack;     /* ours, from its guard page on, installed or in reserve; NULL: none */
     uint32_t alt_cell;   /* its place in the pool, from 1; 0: none */
+    stack_t alt_shown;   /* what the program has set, where ours stands for it */
     uint64_t fork_mask;  /* the real signal mask while all signals are blocked around fork */
     bool program_blocks; /* the program believes that it has blocked our signal in this thread */
     bool wait_blocks;    /* we have blocked it, for a call that it would break off; see wait_mask.h */
-    uint32_t unsettled;  /* signals of perf's clock, where no timer settles beside it */
+    uint64_t kernel_ns;  /* of its time in the kernel, what is booked */
+    const struct stile__region *searched_in; /* where it has looked for its slot, */
+    uint32_t searches;                       /* and how often */
+    uint32_t unsettled;                      /* signals of perf's clock, where no timer settles beside it */
     uint32_t
         surplus; /* signals to let go by: perf counts time that a hypervisor took from us, the CPU clock does not */
     uint8_t exit_rounds; /* rounds of thread-specific data destruction seen */

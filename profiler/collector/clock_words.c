@@ -9,6 +9,8 @@ static const char *perf_why(int error)
     switch (error) {
     case STILE__PERF_FILTERED:
         return "not tried under a seccomp filter";
+    case STILE__PERF_QUEUE:
+        return "its signals would queue up if they were real-time ones";
     case STILE__PERF_RATE:
         return "kernel.perf_event_max_sample_rate is lower";
     default:

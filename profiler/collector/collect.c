@@ -280,7 +280,9 @@ static void process_round(struct process *p, uint64_t now, bool look_at_images)
             p->flush_writing--;
         }
     }
-    if (writer_check(p, &error) && error != 0 && c.first_error == 0) {
+    bool over = writer_check(p, &error);
+    c.total.failed += over && error != 0;
+    if (over && error != 0 && c.first_error == 0) {
         c.first_error = error;
         snprintf(c.first_message, sizeof c.first_message, "cannot write %.*s: %s", 400, p->path,
                  strerror(-error));

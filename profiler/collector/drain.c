@@ -12,7 +12,8 @@
 #define MAPS_SHARE   50
 #define NAMES_EVERY  1000000000ull           /* ns between looks at the names of its threads */
 #define TICK_NS_MAX  (3600ull * 1000000000u) /* numbers come from the program: more in one tick is nonsense */
-#define BLOCKS_AGAIN 2u                      /* factor by which the pool grows when it was too small */
+#define SLACK_NS     1000000000u
+#define BLOCKS_AGAIN 2u /* factor by which the pool grows when it was too small */
 
 /* One record, out of the program's reach. */
 union copy {
@@ -81,10 +82,22 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
     return have;
 }
 
+/* Ticks may come before the time that they stand for: a period for each thread, and what the machine adds. */
+static bool more_than_there_is(const struct process *p, uint64_t ns)
+{
+    uint64_t booked = p->cpu_ns + p->cut_cpu_ns + ns, threads = p->n_threads + 1;
+    uint64_t used = p->used_cpu_ns > p->start_cpu_ns ? p->used_cpu_ns - p->start_cpu_ns : p->used_cpu_ns;
+    return p->used_cpu_ns != 0 && booked > used + used / 4 + 2 * threads * p->period_ns + SLACK_NS;
+}
+
 void process_stack_add(struct process *p, uint32_t thread, const uint64_t *frames, size_t n,
                        enum stile__reason reason, bool in_kernel, uint64_t ticks, uint64_t ns)
 {
     uint32_t node = CALL_TREE_ROOT;
+    if (more_than_there_is(p, ns)) {
+        p->damage = "it tells of more CPU time than the process has used";
+        return;
+    }
     if (reason != STILE__REASON_NONE)
         node = call_tree_child(&p->tree, node, CALL_TREE_REASON, reason);
     for (size_t i = n; i-- > 0;)
@@ -220,11 +233,8 @@ static void missed_take(struct process *p, struct stile__slot *slot, uint32_t i)
 {
     uint64_t missed = atomic_exchange_explicit(&slot->missed_ticks, 0, memory_order_relaxed);
     uint32_t thread = missed != 0 ? thread_of(p, slot, i) : UINT32_MAX;
-    enum stile__reason reason = slot->missed_reason == STILE__REASON_SIGNAL_BLOCKED
-                                    ? STILE__REASON_SIGNAL_BLOCKED
-                                    : STILE__REASON_UNSAMPLED;
     if (thread != UINT32_MAX && missed <= TICK_NS_MAX / p->period_ns)
-        process_stack_add(p, thread, NULL, 0, reason, false, missed, missed * p->period_ns);
+        process_stack_add(p, thread, NULL, 0, STILE__REASON_UNSAMPLED, false, missed, missed * p->period_ns);
 }
 
 /* The thread's own clock, once it is stopped. A thread that never ticked is known from here on. */
@@ -305,6 +315,7 @@ void process_drain(struct process *p)
     if (p->damage != NULL)
         return;
     p->maps_fresh = false;
+    process_clock_read(p);
     uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_acquire);
     if (used > p->size.slot_max) {
         p->damage = "more thread slots are in use than there are";
@@ -314,7 +325,6 @@ void process_drain(struct process *p)
     for (uint32_t i = 0; i < used && p->damage == NULL; i++)
         slot_drain(p, i);
     blocks_check(p, in_use);
-    process_clock_read(p);
     if (p->ticks == before)
         return;
     /* Libraries come and go at the same addresses: look as often as costs one part in fifty at most. */

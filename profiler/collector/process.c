@@ -241,11 +241,15 @@ static void message_set(struct process *p, const char *message)
 
 void process_answer_finish(struct process *p, bool failed, const char *message)
 {
+    uint32_t flushes = atomic_load_explicit(&p->region->flush_request, memory_order_acquire);
     message_set(p, message);
     /* Release: whoever sees the state sees the message and the file. */
     atomic_store_explicit(&p->region->finish_state, failed ? STILE__FINISH_FAILED : STILE__FINISH_WRITTEN,
                           memory_order_release);
     wake(&p->region->finish_state);
+    /* The last file has all that a flush asked for. */
+    atomic_store_explicit(&p->region->flush_done, flushes, memory_order_release);
+    wake(&p->region->flush_done);
 }
 
 void process_answer_flush(struct process *p, uint32_t request, const char *message)

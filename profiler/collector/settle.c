@@ -15,7 +15,7 @@
 
 #define LATE_NS     100000000u  /* as in the agent: more is not lateness */
 #define TEARDOWN_NS 200000u     /* what a thread takes in libc and the kernel after our last look, at most */
-#define SHORTS_MAX  64u         /* threads whose ticks may be off at once: as the agent hands on */
+#define DEATH_NS    50000000u   /* a core dump, say */
 #define EXEC_NS_MAX 1000000000u /* loading a program: more is an image before this one that nobody profiled */
 
 void process_clock_read(struct process *p)
@@ -110,6 +110,31 @@ static uint64_t process_used(const struct process *p)
     return end != 0 && end < p->used_cpu_ns ? end : p->used_cpu_ns;
 }
 
+/* By how much the ticks of short threads may be off by chance: two periods for each that ran at once, of which some are
+ * early and some late. As many as slots were used ran at once. */
+static uint64_t chance_of(const struct process *p, uint64_t shorts)
+{
+    uint64_t slots = atomic_load_explicit(&p->region->slots_used, memory_order_relaxed), root = 0;
+    if (shorts > slots)
+        shorts = slots;
+    while (root * root < shorts)
+        root++;
+    return root * 2 * p->period_ns;
+}
+
+/* Onto the heaviest stack, where it distorts least. */
+static uint64_t heaviest_add(struct process *p, uint64_t ns)
+{
+    struct call_sample *best = NULL;
+    for (uint32_t i = 0; i < p->tree.n_samples; i++)
+        if (best == NULL || p->tree.samples[i].ns > best->ns)
+            best = &p->tree.samples[i];
+    if (best == NULL)
+        return 0;
+    sample_adjust(p, best, (int64_t)ns);
+    return ns;
+}
+
 void process_settle(struct process *p)
 {
     uint64_t start = p->start_cpu_ns > p->earlier_cpu_ns ? p->start_cpu_ns - p->earlier_cpu_ns : 0;
@@ -125,16 +150,22 @@ void process_settle(struct process *p)
         return;
     uint64_t booked = p->cpu_ns + p->cut_cpu_ns, all = process_used(p), base = p->start_cpu_ns;
     uint64_t rest = all > base + booked ? all - base - booked : 0;
-    /* Threads that were killed kept what they had used since their last tick. */
-    uint64_t known = p->threads_ended * TEARDOWN_NS + live * (p->period_ns + p->region->tick_ns);
+    /* Threads that were killed kept what they had used since the kernel's last tick, and dying takes time, too. */
+    bool killed = atomic_load_explicit(&p->region->end_cpu_ns, memory_order_relaxed) == 0;
+    uint64_t known = p->threads_ended * TEARDOWN_NS + live * 2 * p->region->tick_ns + (killed ? DEATH_NS : 0);
     uint64_t ends = rest < known ? rest : known;
+    uint64_t shorts = p->threads_ended + live > exact ? p->threads_ended + live - exact : 0;
+    uint64_t chance = chance_of(p, shorts), more = rest - ends;
     if (p->from_birth && start <= EXEC_NS_MAX)
         ends += start;
     if (ends != 0)
         exec_and_exit_add(p, ends);
-    /* Each short thread that ran last may be off by two periods: that is chance, and was not unsampled. */
-    uint64_t shorts = p->threads_ended + live > exact ? p->threads_ended + live - exact : 0;
-    uint64_t chance = (shorts < SHORTS_MAX ? shorts : SHORTS_MAX) * 2 * p->period_ns;
-    if (rest > known + chance)
-        unsampled_add(p, main_thread(p), rest - known);
+    /* What chance explains is brought in order where there is much beside it. Of a process of a few periods it says
+     * nothing: as many have it the other way round, and together they are right. */
+    if (all - base >= STILE__EXACT_PERIODS * p->period_ns && all > base)
+        more -= heaviest_add(p, more < chance ? more : chance);
+    else
+        more -= more < chance ? more : chance;
+    if (more != 0)
+        unsampled_add(p, main_thread(p), more);
 }

@@ -41,8 +41,9 @@ struct stile__status {
     uint64_t kernel_ns;
     uint32_t processes;
     uint32_t final;
-    int32_t error;  /* 0 or -errno of writing the first file */
-    uint32_t files; /* written so far */
+    int32_t error;   /* 0 or -errno of writing the first file */
+    uint32_t files;  /* written so far */
+    uint32_t failed; /* that could not be written */
     uint64_t signals;
     uint32_t numbered; /* a process may write several files: they have numbers */
     uint32_t pad;

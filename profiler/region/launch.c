@@ -145,7 +145,7 @@ static void limits_reset(void)
 static int descriptors_reset(int listener)
 {
     int null = open("/dev/null", O_RDWR);
-    int high = fcntl(listener, F_DUPFD, 10);
+    int high = fcntl(listener, F_DUPFD, LISTENER_FD + 1); /* out of the way of what is put in place below */
     if (null < 0 || high < 0)
         return errno;
     for (int fd = 0; fd < 3; fd++)

@@ -57,7 +57,7 @@ enum stile__clock_kind {
 };
 
 /* Why perf's clock was not tried; beyond errno's range. */
-enum { STILE__PERF_FILTERED = 4096, STILE__PERF_RATE };
+enum { STILE__PERF_FILTERED = 4096, STILE__PERF_RATE, STILE__PERF_QUEUE };
 
 /* One thread. */
 struct stile__slot {
@@ -66,8 +66,7 @@ struct stile__slot {
     _Atomic uint32_t tid;        /* as the program sees it */
     _Atomic uint32_t generation; /* unique per thread and session; the timer's signals carry it */
     uint8_t clock_kind;          /* enum stile__clock_kind */
-    uint8_t missed_reason;       /* enum stile__reason of missed_ticks */
-    uint8_t pad0[2];
+    uint8_t pad0[3];
     char comm[16];                 /* final thread name, valid once exited; not terminated when 16 long */
     uint64_t base_cpu_ns;          /* the thread's CPU time from which on it is accounted for */
     uint64_t first_due_ns;         /* the thread's CPU time at which its first tick is due */

@@ -54,6 +54,7 @@ bool stile__signal_allowed(int signal)
         SIGKILL, SIGSTOP,                                             /* cannot be handled */
         SIGSEGV, SIGBUS,  SIGILL,  SIGFPE,  SIGTRAP, SIGABRT, SIGSYS, /* say what the code itself did */
         SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU,                  /* children and job control */
+        SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGPIPE, SIGALRM, /* end a program that does not handle them */
     };
     if (signal < 1 || signal > SIGRTMAX || (signal > 31 && signal < SIGRTMIN)) /* libc keeps 32 and 33 */
         return false;

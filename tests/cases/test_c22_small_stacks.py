@@ -1,5 +1,7 @@
 """C22: threads and fibers whose stacks have no room for a signal's frame live, and are sampled."""
 
+import os
+
 import pytest
 
 import harness
@@ -28,3 +30,45 @@ def test_small_stacks(out, hz):
         stacks = [s for s in p.samples if any(f.name == name for f in s.frames)]
         whole = sum(s.ns for s in stacks if any(f.name == caller for f in s.frames) and pprof.is_start(s.frames[-1]))
         assert whole > 0.95 * sum(s.ns for s in stacks), name
+
+
+GO = """package main
+
+// static int twice(int n) { return 2 * n; }
+import "C"
+import "fmt"
+
+func main() {
+	done := make(chan uint64)
+	for g := 0; g < 8; g++ {
+		go func() {
+			sum := uint64(1)
+			for i := uint64(0); i < 60000000; i++ {
+				sum = sum*6364136223846793005 + i
+			}
+			done <- sum
+		}()
+	}
+	for g := 0; g < 8; g++ {
+		<-done
+	}
+	fmt.Println("go ok", C.twice(21))
+}
+"""
+
+
+def test_a_program_that_adopts_the_stack_it_finds(out, tmp_path):
+    """Go's runtime sets its stacks and asks for them past libc, and its handlers insist on running on one. It handles
+    every signal there is, too, so that its profile ends early; it must not be hurt."""
+    (tmp_path / "main.go").write_text(GO)
+    (tmp_path / "go.mod").write_text("module adopts\n\ngo 1.19\n")
+    env = {"HOME": tmp_path, "GOCACHE": tmp_path / "cache", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "1",
+           "PATH": os.environ["PATH"]}
+    built = harness.run([harness.tool("go"), "build", "-o", tmp_path / "adopts", "."], env=env, cwd=tmp_path)
+    assert built.status == 0, built
+    for hz in (harness.DEFAULT_HZ, 10000):
+        r = harness.run([tmp_path / "adopts"], profile=out, hz=hz)
+        assert (r.status, r.out) == (0, b"go ok 42\n"), r
+        assert "has set a handler of its own for SIGPROF" in harness.one_line(r.err)
+        pprof.valid(out)
+        out.unlink()

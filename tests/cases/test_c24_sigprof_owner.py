@@ -2,6 +2,8 @@
 
 import json
 
+import resource
+
 import pytest
 
 import harness
@@ -46,6 +48,40 @@ def owner(out, *way, env=None):
     r = harness.run([harness.program("owner"), "1000", *way], profile=out, hz=harness.TICK_HZ, env=env, timeout=120)
     assert r.status == 0, r
     return [json.loads(line) for line in harness.lines(r.out)], r
+
+
+def test_a_signal_that_queues(out):
+    """Perf's real-time signals would fill the queue, and the kernel's answer to that is SIGIO, which kills."""
+    r = harness.run([harness.program("usage"), "raw_blocked", "1500"], profile=out, hz=20000,
+                    env={"PROFILE_SIGNAL": "SIGRTMIN+1"}, preexec_fn=few_signals)
+    assert r.status == 0 and r.err == b"", r
+    p = pprof.valid(out)
+    assert "no perf: its signals would queue up if they were real-time ones" in "\n".join(p.comments)
+    assert p.count == pytest.approx(p.ns / 50000, rel=0.02)
+
+
+def test_ticks_on_their_way_when_the_program_takes_over(out):
+    """Many threads tick ten thousand times a second; not one tick reaches the program's handler, or its default action."""
+    code = ("import hashlib, signal, threading, time\n"
+            "seen, block = [], b'x' * (1 << 22)\n"
+            "def spin():\n"
+            "    for _ in range(40): hashlib.sha256(block).digest()\n"
+            "threads = [threading.Thread(target=spin) for _ in range(6)]\n"
+            "[t.start() for t in threads]\n"
+            "time.sleep(0.1)\n"
+            "signal.signal(signal.SIGPROF, lambda *a: seen.append(a))\n"
+            "time.sleep(0.05)\n"
+            "signal.signal(signal.SIGPROF, signal.SIG_DFL)\n"
+            "[t.join() for t in threads]\n"
+            "print(len(seen))\n")
+    for _ in range(5):
+        r = harness.run([harness.PYTHON, "-c", code], profile=out, hz=10000)
+        assert (r.status, r.out) == (0, b"0\n"), r
+        pprof.valid(out)
+
+
+def few_signals():
+    resource.setrlimit(resource.RLIMIT_SIGPENDING, (10, 10))
 
 
 def undisturbed(told):

@@ -81,6 +81,14 @@ class TestSum:
         assert called == pytest.approx(told["kernel"], rel=0.35 if hz == 100 else 0.12), (called, told)
         assert sum(s.ns for s in in_kernel) - called < 0.1 * told["kernel"] + 20e6
 
+    def test_one_long_call(self, out, hz):
+        """The signal comes on the way out of the kernel, for all of it: that is not blocked by the program."""
+        p, told = usage(out, "long_call", 700, hz=hz)
+        whole(p, told)
+        called = sum(s.ns for s in p.samples
+                     if s.frames[0].name == "[kernel]" and any(f.name == "long_call" for f in s.frames))
+        assert called > 0.8 * told["kernel"], (called, told)
+
     def test_half_in_page_faults(self, out, hz):
         whole(*usage(out, "faults", 1500, hz=hz))
 

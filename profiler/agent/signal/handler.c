@@ -2,6 +2,7 @@
  * and publishes one record. Runs in the signal handler. */
 #include "profiler/agent/signal/handler.h"
 
+#include <sys/resource.h>
 #include <ucontext.h>
 
 #include "barriers/stack_lock.h"
@@ -10,7 +11,10 @@
 
 #include "profiler/agent/signal/poison.h"
 
-#define ARITHMETIC_FLAGS 0x8d5u /* CF PF AF ZF SF OF */
+#define ARITHMETIC_FLAGS 0x8d5u    /* CF PF AF ZF SF OF */
+#define LATE_TICKS       3u        /* kernel ticks that a signal may be late by without a question */
+#define LATE_NS_MAX      40000000u /* or, without the kernel's doing, on a busy machine */
+#define SEARCHES_MAX     8u
 #define SETTLE_TICKS     4u  /* kernel ticks' worth of time, after which its place is settled as it can be */
 #define SETTLE_SIGNALS   64u /* without a timer: a look at the thread's clock in so many signals */
 
@@ -36,6 +40,16 @@ static void bounds_find(const struct stile__session *s, struct stile__thread *t,
             t->stack = (struct stile__bounds){s->stacks[k].lo, descriptor};
 }
 
+/* CPU time that the thread has used in the kernel, as the kernel counts it: by the tick mostly, so in large only. 0 if a
+ * filter forbids the question. */
+static uint64_t kernel_time(void)
+{
+    struct rusage use;
+    if (stile__raw_syscall(SYS_getrusage, RUSAGE_THREAD, (long)&use, 0, 0) != 0)
+        return 0;
+    return (uint64_t)use.ru_stime.tv_sec * 1000000000u + (uint64_t)use.ru_stime.tv_usec * 1000u;
+}
+
 /* A thread that was there before the session finds the slot that was opened for it: its timer's signal names it. */
 static bool bind(struct stile__session *s, struct stile__region *r, struct stile__thread *t, uint64_t id,
                  uint64_t rsp)
@@ -52,11 +66,33 @@ static bool bind(struct stile__session *s, struct stile__region *r, struct stile
         return false;
     t->slot = slot;
     t->region = r;
+    t->kernel_ns = kernel_time();
+    t->surplus = 0;
     t->id = id;
     t->tid = tid;
     if (t->stack.hi == 0)
         bounds_find(s, t, rsp);
     return true;
+}
+
+/* The same where the signal does not name the slot. Bounded: a thread without one stops looking. */
+static bool bind_by_tid(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                        uint64_t rsp)
+{
+    uint32_t tid = stile__raw_gettid();
+    uint32_t used = atomic_load_explicit(&r->slots_used, memory_order_acquire);
+    if (t->searched_in == r && t->searches >= SEARCHES_MAX)
+        return false;
+    t->searches = t->searched_in == r ? t->searches + 1 : 1;
+    t->searched_in = r;
+    for (uint32_t i = 0; i < used && i < s->size.slot_max; i++) {
+        struct stile__slot *slot = stile__region_slot(r, i);
+        if (atomic_load_explicit(&slot->tid, memory_order_relaxed) == tid &&
+            bind(s, r, t, (uint64_t)atomic_load_explicit(&slot->generation, memory_order_relaxed) << 32 | i,
+                 rsp))
+            return true;
+    }
+    return false;
 }
 
 /* Adds to a counter that only this thread's handler writes. */
@@ -83,6 +119,8 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     uint32_t i = (uint32_t)t->id;
 
     count(&t->slot->ticks, tick->ticks);
+    if (tick->in_kernel)
+        t->kernel_ns += tick->ticks * s->period_ns;
     struct stile__record *record =
         stile__ring_reserve(stile__region_ring(r, s->size, i), stile__slot_cells(s->size, i), &t->slot->head,
                             &t->slot->tail, stile__record_cells(STILE__WALK_WORDS), &commit);
@@ -106,10 +144,12 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
         record->piece =
             atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
     }
-    record->n_new = 1;
+    record->n_new = tick->placeless ? 0 : 1;
     record->words[0] = regs[STILE__REG_RIP];
     /* The holder may be the very code that this signal interrupted: never wait for it. */
-    if (stile__stack_trylock(&t->slot->stack_lock, t->tid)) {
+    if (tick->placeless) {
+        /* not here */
+    } else if (stile__stack_trylock(&t->slot->stack_lock, t->tid)) {
         stile__walk(s, r, t, regs, record);
         stile__stack_unlock(&t->slot->stack_lock);
         if (tick->reason != STILE__REASON_NONE) /* whatever the walk found besides */
@@ -120,19 +160,40 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     stile__ring_commit(&t->slot->head, commit);
 }
 
-/* Time that went by without a tick while ticks were due is time in which the signal could not come: the kernel is late by
- * a tick, a busy hypervisor by a few, but what is more was kept from us by the program. */
-static void tick_split(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                       const uint64_t *regs, struct stile__tick tick)
+/* How many of so many ticks were used in the kernel, by what the kernel has counted and we have not booked yet. */
+static uint32_t ticks_in_kernel(const struct stile__session *s, const struct stile__thread *t,
+                                const struct stile__tick *tick)
+{
+    uint64_t all = kernel_time();
+    if (all == 0)
+        return tick->in_kernel ? tick->ticks : 0;
+    uint64_t ns = s->tick_ns + (all > t->kernel_ns ? all - t->kernel_ns : 0);
+    return ns / s->period_ns < tick->ticks ? (uint32_t)(ns / s->period_ns) : tick->ticks;
+}
+
+/* A signal comes late by the kernel's tick, and by a few more on a busy machine. Where it stands for more, the thread was
+ * in one long system call, or the program kept the signal from it: the first is known to the kernel. */
+void stile__tick_split(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                       const uint64_t *regs, struct stile__tick tick, enum stile__reason kept_away)
 {
     uint64_t usual = 1 + s->tick_ns / s->period_ns;
-    if (tick.ticks * s->period_ns > STILE__LATE_NS_MAX && tick.ticks > usual) {
-        struct stile__tick blocked = {.ticks = tick.ticks - (uint32_t)usual,
-                                      .reason = STILE__REASON_SIGNAL_BLOCKED};
-        tick.ticks = (uint32_t)usual;
-        stile__tick_take(s, r, t, regs, &blocked);
+    if (tick.ticks <= LATE_TICKS * usual) {
+        stile__tick_take(s, r, t, regs, &tick);
+        return;
     }
-    stile__tick_take(s, r, t, regs, &tick);
+    struct stile__tick kernel = tick;
+    kernel.ticks = ticks_in_kernel(s, t, &tick);
+    kernel.in_kernel = true;
+    struct stile__tick user = {.ticks = tick.ticks - kernel.ticks};
+    if (kernel.ticks != 0)
+        stile__tick_take(s, r, t, regs, &kernel);
+    if (user.ticks > usual && user.ticks * s->period_ns > LATE_NS_MAX) {
+        struct stile__tick kept = {.ticks = user.ticks - (uint32_t)usual, .reason = (uint8_t)kept_away};
+        user.ticks = (uint32_t)usual;
+        stile__tick_take(s, r, t, regs, &kept);
+    }
+    if (user.ticks != 0)
+        stile__tick_take(s, r, t, regs, &user);
 }
 
 /* Takes what is due by the thread's own clock and did not tick: time in the kernel, where perf's clock is silent, or
@@ -141,7 +202,10 @@ static void tick_split(struct stile__session *s, struct stile__region *r, struct
 static void settle(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                    const uint64_t *regs, bool in_kernel, bool kernel_only)
 {
-    int64_t missed = stile__clock_missed(t->slot, stile__clock_read(t->tid, true), s->period_ns);
+    uint64_t cpu_ns = stile__clock_read(t->tid, true);
+    if (cpu_ns == 0) /* a filter forbids it */
+        return;
+    int64_t missed = stile__clock_missed(t->slot, cpu_ns, s->period_ns);
     t->surplus = missed < -1 ? (uint32_t)-missed - 1 : 0;
     if (missed <= 0 || missed > UINT32_MAX)
         return;
@@ -149,10 +213,13 @@ static void settle(struct stile__session *s, struct stile__region *r, struct sti
         return;
     struct stile__tick tick = {.ticks = (uint32_t)missed, .in_kernel = in_kernel || kernel_only};
     count(&t->slot->signals, 1);
-    if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF)
-        tick_split(s, r, t, regs, tick);
-    else /* nothing says how often it should have come here */
-        stile__tick_take(s, r, t, regs, &tick);
+    if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF) {
+        stile__tick_split(s, r, t, regs, tick, STILE__REASON_SIGNAL_BLOCKED);
+        return;
+    }
+    /* Nothing says how often it should have come here; and perf alone never comes where the time went. */
+    tick.placeless = kernel_only;
+    stile__tick_take(s, r, t, regs, &tick);
 }
 
 /* A tick of this thread's own clock, or of the process's for a thread that has none. False: not one of ours. */
@@ -163,6 +230,8 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
     bool bound = t->slot != NULL && t->region == r;
     bool in_kernel = in_system_call(uc);
 
+    if (!bound && (info->si_code == POLL_IN || (info->si_code == SI_TIMER && carried == STILE__PROCESS_TICK)))
+        bound = bind_by_tid(s, r, t, regs[STILE__REG_RSP]);
     if (info->si_code == POLL_IN) {
         if (!bound || s->clocks[(uint32_t)t->id].perf_fd != info->si_fd)
             return false;
@@ -198,7 +267,8 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
     } else {
         count(&t->slot->signals, 1);
         uint32_t ticks = 1 + (info->si_overrun > 0 ? (uint32_t)info->si_overrun : 0);
-        tick_split(s, r, t, regs, (struct stile__tick){.ticks = ticks, .in_kernel = in_kernel});
+        stile__tick_split(s, r, t, regs, (struct stile__tick){.ticks = ticks, .in_kernel = in_kernel},
+                          STILE__REASON_SIGNAL_BLOCKED);
     }
     return true;
 }

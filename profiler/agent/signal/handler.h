@@ -17,6 +17,7 @@ struct stile__tick {
     uint32_t ticks; /* periods that it stands for */
     uint8_t reason; /* enum stile__reason, where it is known before the walk */
     bool in_kernel;
+    bool placeless; /* it was not used where the thread is now */
 };
 /* Installed for the signal that starts and stops the clocks, with all signals masked. */
 void stile__handle_toggle(int signal, siginfo_t *info, void *context);
@@ -43,9 +44,10 @@ void stile__registers_of(const ucontext_t *uc, uint64_t *regs);
 void stile__tick_take(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                       const uint64_t *regs, const struct stile__tick *tick);
 
-/* A kernel tick is 10 ms at most (CONFIG_HZ=100), and a busy hypervisor may hold back a few: what is later than that was
- * not late. */
-#define STILE__LATE_NS_MAX 100000000u
+/* The same for a tick that stands for more than the kernel can be late by: what was used in the kernel, and what was kept
+ * away from us, for that reason, are taken as such. */
+void stile__tick_split(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                       const uint64_t *regs, struct stile__tick tick, enum stile__reason kept_away);
 
 /* Walks the interrupted stack of the calling thread, whose lock is held, into the record: program counters as far
  * as rules go, then a snapshot of the rest. Sets the record's words, n_new, block, stack and reason.

@@ -85,10 +85,11 @@ static void clock_off(struct stile__session *s, struct stile__region *r, struct 
     timer_end(s, i);
     if (own != NULL && own->slot == slot) {
         missed = due(s, slot);
-        if (missed > 1 + STILE__LATE_NS_MAX / s->period_ns)
+        if (missed > UINT32_MAX)
             atomic_fetch_add_explicit(&slot->missed_ticks, missed, memory_order_relaxed);
         else if (missed != 0)
-            stile__tick_take(s, r, own, regs, &(struct stile__tick){.ticks = (uint32_t)missed});
+            stile__tick_split(s, r, own, regs, (struct stile__tick){.ticks = (uint32_t)missed},
+                              STILE__REASON_SIGNAL_BLOCKED);
         atomic_store_explicit(&slot->piece, 0, memory_order_relaxed);
     } else {
         atomic_store_explicit(&slot->piece, 0, memory_order_relaxed);

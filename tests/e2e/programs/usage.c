@@ -3,6 +3,7 @@
  *   usage threads N MS     N threads at once, MS of CPU time each
  *   usage pool N K US      N threads, K at a time, US each
  *   usage calls MS         half of the time in the kernel, called from call_kernel
+ *   usage long_call MS     MS, nearly all in a single system call
  *   usage faults MS        half of the time in page faults
  *   usage blocked MS       all signals blocked for half of the time, by libc
  *   usage raw_blocked MS   the same by raw system calls
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -94,6 +96,22 @@ WORK static uint64_t fault(uint64_t ns)
         used = thread_cpu_ns() - begin;
     } while (used < ns);
     return used;
+}
+
+/* Random bytes are dear: the time that a few take tells how many to ask for at once. */
+WORK static void long_call(uint64_t ns)
+{
+    size_t few = 4 << 20, room = 2u << 30;
+    char *bytes =
+        mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint64_t begin = thread_cpu_ns();
+    if (bytes == MAP_FAILED || getrandom(bytes, few, 0) < 0)
+        exit(1);
+    uint64_t n = few * ns / (thread_cpu_ns() - begin + 1);
+    begin = thread_cpu_ns();
+    if (getrandom(bytes, n < room ? n : room, 0) < 0)
+        exit(1);
+    kernel_ns = thread_cpu_ns() - begin;
 }
 
 static void halves(uint64_t ns, uint64_t (*other)(uint64_t))
@@ -178,6 +196,8 @@ int main(int argc, char **argv)
             at_once((int)b, false);
     } else if (strcmp(mode, "calls") == 0) {
         halves(a * MS, call_kernel);
+    } else if (strcmp(mode, "long_call") == 0) {
+        long_call(a * MS);
     } else if (strcmp(mode, "faults") == 0) {
         halves(a * MS, fault);
     } else if (strcmp(mode, "blocked") == 0) {

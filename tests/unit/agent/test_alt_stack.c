@@ -136,78 +136,69 @@ static void test_ticks_run_on_it(void **state)
 
 static volatile uintptr_t ran_at;
 
-static void note_place(int signal)
-{
-    int here;
-    (void)signal;
-    ran_at = (uintptr_t)&here;
-}
-
 static bool ran_on(const void *stack, size_t size)
 {
     return ran_at - (uintptr_t)stack < size;
 }
 
-static int kernel_flags(int signal)
+static void large_frame(int signal)
 {
-    int (*libc_sigaction)(int, const struct sigaction *, struct sigaction *);
-    struct sigaction now;
-    *(void **)&libc_sigaction = dlsym(RTLD_NEXT, "sigaction");
-    return libc_sigaction(signal, NULL, &now) == 0 ? now.sa_flags : -1;
+    volatile char room[150 << 10];
+    (void)signal;
+    for (size_t i = 0; i < sizeof room; i += 512)
+        room[i] = 1;
+    ran_at = (uintptr_t)&room[sizeof room - 1];
 }
 
-/* In a child, since what the program has once set is never forgotten. */
-static void on_stack(void *unused)
+/* A handler with SA_ONSTACK in a program that has set no stack runs on what is there, which is large. */
+static void test_handlers_on_our_stack(void **state)
 {
-    struct sigaction act = {.sa_handler = note_place, .sa_flags = SA_ONSTACK | SA_RESTART}, old;
-    stack_t own = {.ss_sp = programs, .ss_size = sizeof programs}, k = kernels();
-    int here;
-    int *volatile place = &here;
-    struct sigaction *volatile both = &act;
-
-    (void)unused;
-    CHILD_CHECK(ours(&k));
-    CHILD_CHECK(sigaction(SIGUSR1, &act, NULL) == 0 && sigaction(SIGUSR2, &act, NULL) == 0);
-    CHILD_CHECK((kernel_flags(SIGUSR1) & (SA_ONSTACK | SA_RESTART)) == SA_RESTART);
-    CHILD_CHECK(sigaction(SIGUSR1, NULL, &old) == 0 && old.sa_handler == note_place);
-    CHILD_CHECK((old.sa_flags & (SA_ONSTACK | SA_RESTART)) == (SA_ONSTACK | SA_RESTART));
-    raise(SIGUSR1);
-    CHILD_CHECK(ran_at != 0 && !ran_on(k.ss_sp, k.ss_size) && ran_on((char *)place - 65536, 65536));
-
-    /* A vfork child's handlers are its own, and not what its parent believes of them. */
-    pid_t pid = vfork();
-    if (pid == 0) {
-        struct sigaction dflt = {.sa_handler = SIG_DFL};
-        sigaction(SIGUSR1, &dflt, NULL);
-        _exit(0);
-    }
-    waitpid(pid, NULL, 0);
-    CHILD_CHECK(sigaction(SIGUSR1, NULL, &old) == 0 && (old.sa_flags & SA_ONSTACK));
-
-    act.sa_flags = 0;
-    CHILD_CHECK(sigaction(SIGUSR2, &act, &old) == 0 && (old.sa_flags & SA_ONSTACK));
-    CHILD_CHECK(sigaction(SIGUSR2, NULL, &old) == 0 && !(old.sa_flags & SA_ONSTACK));
-    act.sa_flags = SA_ONSTACK;
-    CHILD_CHECK(sigaction(SIGUSR2, &act, both) == 0 &&
-                !(act.sa_flags & SA_ONSTACK)); /* one structure for both */
-    CHILD_CHECK(signal(SIGUSR2, note_place) == note_place);
-    CHILD_CHECK(sigaction(SIGUSR2, NULL, &old) == 0 && !(old.sa_flags & SA_ONSTACK));
-
-    CHILD_CHECK(sigaltstack(&own, NULL) == 0);
-    CHILD_CHECK((kernel_flags(SIGUSR1) & (SA_ONSTACK | SA_RESTART)) == (SA_ONSTACK | SA_RESTART));
-    CHILD_CHECK(!(kernel_flags(SIGUSR2) & SA_ONSTACK));
-    raise(SIGUSR1);
-    CHILD_CHECK(ran_on(programs, sizeof programs));
-    act.sa_flags = SA_ONSTACK;
-    CHILD_CHECK(sigaction(SIGUSR2, &act, NULL) == 0 && (kernel_flags(SIGUSR2) & SA_ONSTACK));
-    raise(SIGUSR2);
-    CHILD_CHECK(ran_on(programs, sizeof programs));
-}
-
-static void test_handlers_on_the_threads_stack(void **state)
-{
+    struct sigaction act = {.sa_handler = large_frame, .sa_flags = SA_ONSTACK | SA_RESTART}, old;
+    stack_t k = kernels();
     (void)state;
-    assert_int_equal(in_child(on_stack, NULL), 0);
+    assert_true(ours(&k));
+    assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
+    assert_int_equal(sigaction(SIGUSR1, NULL, &old), 0);
+    assert_int_equal(old.sa_flags & (SA_ONSTACK | SA_RESTART), SA_ONSTACK | SA_RESTART);
+    raise(SIGUSR1);
+    assert_true(ran_on(k.ss_sp, k.ss_size));
+    signal(SIGUSR1, SIG_DFL);
+}
+
+/* On a stack of the classic size there may be no room for a tick, and none for one beside a handler of the program's:
+ * ours stands for it. */
+static void test_a_small_stack_of_the_programs(void **state)
+{
+    static char small[8192 + 64];
+    struct sigaction act = {.sa_handler = large_frame, .sa_flags = SA_ONSTACK};
+    stack_t own = {.ss_sp = small, .ss_size = 8192}, off = {.ss_flags = SS_DISABLE}, old, k;
+    (void)state;
+    memset(small, 0x5a, sizeof small);
+    assert_int_equal(sigaltstack(&own, &old), 0);
+    assert_true(none(&old));
+    k = kernels();
+    assert_true(ours(&k));
+    assert_int_equal(sigaltstack(NULL, &old), 0);
+    assert_ptr_equal(old.ss_sp, small);
+    assert_int_equal(old.ss_size, 8192);
+    assert_int_equal(old.ss_flags, 0);
+    assert_int_equal(sigaction(SIGUSR1, &act, NULL), 0);
+    raise(SIGUSR1);
+    assert_true(ran_on(k.ss_sp, k.ss_size));
+    spin_ns(50000000);
+    for (size_t i = 0; i < sizeof small; i++)
+        assert_int_equal(small[i], 0x5a);
+    own.ss_size = 100; /* the kernel's own check comes first */
+    errno = 0;
+    assert_int_equal(sigaltstack(&own, NULL), -1);
+    assert_int_equal(errno, ENOMEM);
+    assert_int_equal(sigaltstack(NULL, &old), 0);
+    assert_int_equal(old.ss_size, 8192);
+    assert_int_equal(sigaltstack(&off, &old), 0);
+    assert_ptr_equal(old.ss_sp, small);
+    assert_int_equal(sigaltstack(NULL, &old), 0);
+    assert_true(none(&old));
+    signal(SIGUSR1, SIG_DFL);
 }
 
 static void *nothing(void *had)
@@ -330,7 +321,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_guarded),
-        cmocka_unit_test(test_handlers_on_the_threads_stack), /* before the program has set a stack */
+        cmocka_unit_test(test_handlers_on_our_stack),
+        cmocka_unit_test(test_a_small_stack_of_the_programs),
         cmocka_unit_test(test_the_program_sees_its_own),
         cmocka_unit_test(test_ticks_run_on_it),
         cmocka_unit_test(test_nothing_leaks),

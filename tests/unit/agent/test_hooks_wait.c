@@ -68,10 +68,14 @@ static void *pelt(void *arg)
 
 static void pelt_start(struct pelting *p, uint64_t id)
 {
+    sigset_t all, before;
     p->tid = stile__raw_gettid();
     p->id = id;
     atomic_store(&p->over, false);
+    sigfillset(&all); /* a signal of the test's is for the thread that waits for it */
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, &all, &before), 0);
     assert_int_equal(pthread_create(&p->thread, NULL, pelt, p), 0);
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, &before, NULL), 0);
 }
 
 static void pelt_stop(struct pelting *p)

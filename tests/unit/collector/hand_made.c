@@ -42,6 +42,7 @@ void hand_made_new(struct hand_made *h)
     h->process = process_new(&hello, fds, getpid(), &why);
     if (h->process == NULL)
         fail_msg("%s", why);
+    h->process->used_cpu_ns = 1ull << 62; /* as much as the test may book */
 }
 
 void hand_made_free(struct hand_made *h)

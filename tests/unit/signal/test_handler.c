@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -79,6 +81,7 @@ static void bind_to_slot(void)
     stile__thread.id = 5ull << 32;
     stile__thread.tid = (uint32_t)gettid();
     stile__thread.surplus = stile__thread.unsettled = 0;
+    stile__thread.kernel_ns = 0;
 }
 
 static const struct stile__record *record_at(uint64_t cell)
@@ -253,18 +256,27 @@ static void test_perf_alone_settles_itself(void **state)
     (void)state;
     bind_to_slot();
     used(100, STILE__CLOCK_PERF_ALONE);
+    uint64_t last = 0;
     for (int i = 0; i < 64; i++) {
+        last = atomic_load(&slot->head);
         perf_tick(77);
         atomic_store(&slot->tail, atomic_load(&slot->head));
     }
     assert_int_equal(atomic_load(&slot->ticks), 100);
+    const struct stile__record *settled = record_at((last + RECORD) % STILE__RING_CELLS_MIN);
+    assert_int_equal(settled->ticks, 36);
+    assert_int_equal(settled->in_kernel, 1);
+    assert_int_equal(settled->n_new, 0); /* where, nobody knows */
+    assert_int_equal(settled->block, STILE__BLOCK_NONE);
 }
 
 static void test_the_timer_of_the_process(void **state)
 {
     (void)state;
+    atomic_store(&slot->tid, 1);
     timer_tick(STILE__PROCESS_TICK, false); /* nobody's slot */
     assert_int_equal(atomic_load(&region->stale_signals), 1);
+    atomic_store(&slot->tid, gettid());
     bind_to_slot();
     used(5, STILE__CLOCK_PROCESS);
     timer_tick(STILE__PROCESS_TICK, false); /* all that this thread has used, whoever else ran */
@@ -279,17 +291,67 @@ static void test_signals_kept_from_us(void **state)
 {
     ucontext_t uc;
     (void)state;
+    bind_to_slot();
     made.period_ns = 10000000;
     made.tick_ns = 4000000;
-    tick(5ull << 32, 9, &uc); /* late, as it may be: 100 ms */
-    assert_int_equal(record_at(0)->ticks, 10);
+    stile__thread.kernel_ns = 1ull << 60; /* none of it was in the kernel */
+    tick(5ull << 32, 2, &uc);             /* late, as it may be */
+    assert_int_equal(record_at(0)->ticks, 3);
     assert_int_equal(record_at(0)->reason, STILE__REASON_NONE);
     atomic_store(&region->blocks_used[0], 0);
+    tick(5ull << 32, 3, &uc); /* a busy machine */
+    assert_int_equal(record_at(RECORD)->ticks, 4);
+    assert_int_equal(record_at(RECORD)->reason, STILE__REASON_NONE);
+    atomic_store(&region->blocks_used[0], 0);
     tick(5ull << 32, 19, &uc);
-    assert_int_equal(record_at(RECORD)->ticks, 19);
-    assert_int_equal(record_at(RECORD)->reason, STILE__REASON_SIGNAL_BLOCKED);
-    assert_int_equal(record_at(2 * RECORD)->ticks, 1);
-    assert_int_equal(record_at(2 * RECORD)->reason, STILE__REASON_NONE);
+    assert_int_equal(record_at(2 * RECORD)->ticks, 19);
+    assert_int_equal(record_at(2 * RECORD)->reason, STILE__REASON_SIGNAL_BLOCKED);
+    assert_int_equal(record_at(2 * RECORD)->in_kernel, 0);
+    assert_int_equal(record_at(3 * RECORD)->ticks, 1);
+    assert_int_equal(record_at(3 * RECORD)->reason, STILE__REASON_NONE);
+}
+
+static uint64_t in_kernel_ns(void)
+{
+    struct rusage use;
+    getrusage(RUSAGE_THREAD, &use);
+    return (uint64_t)use.ru_stime.tv_sec * 1000000000u + (uint64_t)use.ru_stime.tv_usec * 1000u;
+}
+
+/* One long system call is no fault of the program's. */
+static void test_a_long_system_call(void **state)
+{
+    static char bytes[1 << 20];
+    (void)state;
+    bind_to_slot();
+    uint64_t before = in_kernel_ns();
+    stile__thread.kernel_ns = before; /* that much is booked */
+    while (in_kernel_ns() - before < 250000000)
+        assert_int_equal(getrandom(bytes, sizeof bytes, 0), sizeof bytes);
+    used(20, STILE__CLOCK_PERF);
+    timer_tick(5ull << 32, true);
+    assert_int_equal(record_at(0)->ticks, 20);
+    assert_int_equal(record_at(0)->in_kernel, 1);
+    assert_int_equal(record_at(0)->reason, STILE__REASON_NONE);
+    assert_int_equal(stile__thread.kernel_ns, before + 200000000);
+}
+
+static void test_a_thread_is_found_by_its_number(void **state)
+{
+    (void)state;
+    atomic_store(&region->slots_used, 1);
+    used(4, STILE__CLOCK_PROCESS);
+    timer_tick(STILE__PROCESS_TICK, false);
+    assert_int_equal(record_at(0)->ticks, 4);
+    assert_int_equal(stile__thread.id, 5ull << 32);
+
+    stile__thread.slot = NULL;
+    stile__thread.searched_in = NULL;
+    atomic_store(&slot->tid, 1);
+    for (int i = 0; i < 100; i++)
+        perf_tick(77);
+    assert_int_equal(stile__thread.searches, 8); /* it has none, and does not look for ever */
+    assert_int_equal(atomic_load(&region->stale_signals), 100);
 }
 
 static void test_on_the_way_out_of_a_system_call(void **state)
@@ -448,6 +510,8 @@ int main(void)
         TEST(test_perf_alone_settles_itself),
         TEST(test_the_timer_of_the_process),
         TEST(test_signals_kept_from_us),
+        TEST(test_a_long_system_call),
+        TEST(test_a_thread_is_found_by_its_number),
         TEST(test_on_the_way_out_of_a_system_call),
         TEST(test_full_ring_counts),
         TEST(test_signals_that_are_not_ours),
