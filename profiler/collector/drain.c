@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "profiler/region/check.h"
 
@@ -82,11 +83,16 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
     return have;
 }
 
-/* Ticks may come before the time that they stand for: a period for each thread, and what the machine adds. */
+/* Since its clock was read, on all processors: a process that is gone cannot be asked any more. Ticks may come before the
+ * time that they stand for: a period for each thread, and what the machine adds. */
 static bool more_than_there_is(const struct process *p, uint64_t ns)
 {
+    static uint64_t processors;
+    if (processors == 0)
+        processors = (uint64_t)sysconf(_SC_NPROCESSORS_CONF);
     uint64_t booked = p->cpu_ns + p->cut_cpu_ns + ns, threads = p->n_threads + 1;
     uint64_t used = p->used_cpu_ns > p->start_cpu_ns ? p->used_cpu_ns - p->start_cpu_ns : p->used_cpu_ns;
+    used += (now_mono_ns() - p->used_read_ns) * processors;
     return p->used_cpu_ns != 0 && booked > used + used / 4 + 2 * threads * p->period_ns + SLACK_NS;
 }
 

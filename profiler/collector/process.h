@@ -53,7 +53,8 @@ struct process {
     uint64_t period_ns, start_unix_ns, start_mono_ns, start_cpu_ns;
     bool from_birth;         /* what the image used before the session is part of the profile */
     uint64_t earlier_cpu_ns; /* CPU time of images before this one that is in their profiles */
-    uint64_t used_cpu_ns;    /* the process's own CPU clock, when last read */
+    uint64_t used_cpu_ns;    /* the process's own CPU clock, when last read, */
+    uint64_t used_read_ns;   /* at this CLOCK_MONOTONIC */
     uint32_t hz;
     const char *damage; /* what was wrong with the region, or NULL; it is not read any more */
 

@@ -25,8 +25,10 @@ void process_clock_read(struct process *p)
     if (clock_gettime((clockid_t)(~(unsigned)p->pid << 3 | 2), &ts) != 0)
         return;
     uint64_t ns = (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-    if (ns > p->used_cpu_ns) /* else another process has the pid now */
-        p->used_cpu_ns = ns;
+    if (ns < p->used_cpu_ns) /* another process has the pid now */
+        return;
+    p->used_cpu_ns = ns;
+    p->used_read_ns = now_mono_ns();
 }
 
 /* Index of each thread's heaviest sample, plus 1. NULL without memory. */

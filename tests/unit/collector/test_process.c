@@ -103,6 +103,25 @@ static void test_counters(void **state)
     assert_int_equal(h.process->cpu_ns, 50000000);
 }
 
+/* A program that says it used more time than it did is not believed. */
+static void test_more_time_than_there_is(void **state)
+{
+    (void)state;
+    h.process->start_cpu_ns = 0;
+    h.process->used_cpu_ns = 4000000000;
+    h.process->used_read_ns = now_mono_ns();
+    atomic_store(&h.slot->signals, 10);
+    atomic_store(&h.slot->lost_ticks, 100);
+    atomic_store(&h.slot->lost_ns, 1000000000);
+    process_drain(h.process);
+    assert_null(h.process->damage);
+    assert_int_equal(h.process->cpu_ns, 1000000000);
+    atomic_store(&h.slot->lost_ns, 30000000000);
+    process_drain(h.process);
+    assert_non_null(h.process->damage);
+    assert_int_equal(h.process->cpu_ns, 1000000000);
+}
+
 static void test_a_slot_used_again(void **state)
 {
     uint64_t frame = code();
@@ -394,6 +413,7 @@ int main(void)
         TEST(test_ticks_arrive),
         TEST(test_a_ring_goes_round),
         TEST(test_counters),
+        TEST(test_more_time_than_there_is),
         TEST(test_a_slot_used_again),
         TEST(test_snapshots),
         TEST(test_the_pool_grows),

@@ -56,7 +56,8 @@ static void test_what_names_none(void **state)
 static void test_allowed(void **state)
 {
     static const int refused[] = {SIGKILL, SIGSTOP, SIGSEGV, SIGBUS,  SIGILL,  SIGFPE,  SIGTRAP, SIGABRT,
-                                  SIGSYS,  SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, 32,      33};
+                                  SIGSYS,  SIGCHLD, SIGCONT, SIGTSTP, SIGTTIN, SIGTTOU, 32,      33,
+                                  SIGINT,  SIGTERM, SIGHUP,  SIGQUIT, SIGPIPE, SIGALRM};
     (void)state;
     for (int n = -70; n < 200; n++) {
         bool expected = n >= 1 && n <= 64;
