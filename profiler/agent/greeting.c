@@ -49,10 +49,16 @@ static int collector_path(const struct stile__options *o, char *path, size_t siz
     }
     if (dladdr((void *)&stile__greeting_init, &info) == 0 || info.dli_fname == NULL)
         return -ENOENT;
+    /* The collector is started in another directory. */
+    char cwd[PATH_MAX] = "";
+    if (info.dli_fname[0] != '/' && getcwd(cwd, sizeof cwd) == NULL)
+        return -errno;
     const char *slash = strrchr(info.dli_fname, '/');
     int dir_len = slash == NULL ? 1 : (int)(slash - info.dli_fname);
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        snprintf(path, size, "%.*s%s", dir_len, slash == NULL ? "." : info.dli_fname, places[i]);
+        if (snprintf(path, size, "%s%s%.*s%s", cwd, cwd[0] != '\0' ? "/" : "", dir_len,
+                     slash == NULL ? "." : info.dli_fname, places[i]) >= (int)size)
+            return -ENAMETOOLONG;
         if (access(path, X_OK) == 0)
             return 0;
     }

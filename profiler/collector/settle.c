@@ -137,6 +137,31 @@ static uint64_t heaviest_add(struct process *p, uint64_t ns)
     return ns;
 }
 
+static struct call_sample *heaviest_of_shorts(const struct process *p)
+{
+    struct call_sample *best = NULL;
+    for (uint32_t i = 0; i < p->tree.n_samples; i++) {
+        struct call_sample *s = &p->tree.samples[i];
+        bool exact = p->threads[s->thread].used_ns >= STILE__EXACT_PERIODS * p->period_ns;
+        if (!exact && s->ns != 0 && (best == NULL || s->ns > best->ns))
+            best = s;
+    }
+    return best;
+}
+
+/* What short threads have too much by chance, since a tick stands for a period and they had less. */
+static void shorts_reduce(struct process *p, uint64_t ns)
+{
+    struct call_sample *s;
+    while (ns != 0 && (s = heaviest_of_shorts(p)) != NULL) {
+        uint64_t less = ns < s->ns - 1 ? ns : s->ns - 1; /* a sample that is there weighs something */
+        if (less == 0)
+            return;
+        sample_adjust(p, s, -(int64_t)less);
+        ns -= less;
+    }
+}
+
 void process_settle(struct process *p)
 {
     uint64_t start = p->start_cpu_ns > p->earlier_cpu_ns ? p->start_cpu_ns - p->earlier_cpu_ns : 0;
@@ -164,7 +189,10 @@ void process_settle(struct process *p)
         exec_and_exit_add(p, ends);
     /* What chance explains is brought in order where there is much beside it. Of a process of a few periods it says
      * nothing: as many have it the other way round, and together they are right. */
-    if (all - base >= STILE__EXACT_PERIODS * p->period_ns && all > base)
+    bool many = all > base && all - base >= STILE__EXACT_PERIODS * p->period_ns;
+    if (many && base + booked > all)
+        shorts_reduce(p, base + booked - all < chance ? base + booked - all : chance);
+    if (many)
         more -= heaviest_add(p, more < chance ? more : chance);
     else
         more -= more < chance ? more : chance;

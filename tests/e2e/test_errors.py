@@ -284,3 +284,11 @@ def test_collector_by_hand():
     r = harness.run([harness.STILE, "collect"], timeout=20)
     assert r.status == 2
     harness.one_line(r.err)
+
+
+def test_library_named_by_a_relative_path(out):
+    """The collector beside it is started in another directory."""
+    env = {"LD_PRELOAD": os.path.relpath(harness.LIBRARY, harness.BUILD)}
+    r = harness.run(app(), profile=out, env=env, cwd=harness.BUILD)
+    assert (r.status, r.err) == (harness.run(app()).status, b"")
+    pprof.valid(out)

@@ -40,13 +40,13 @@ static void bounds_find(const struct stile__session *s, struct stile__thread *t,
             t->stack = (struct stile__bounds){s->stacks[k].lo, descriptor};
 }
 
-/* CPU time that the thread has used in the kernel, as the kernel counts it: by the tick mostly, so in large only. 0 if a
- * filter forbids the question. */
+/* CPU time that the thread has used in the kernel, as the kernel counts it: by the tick mostly, so in large only.
+ * UINT64_MAX if a filter forbids the question. */
 static uint64_t kernel_time(void)
 {
     struct rusage use;
     if (stile__raw_syscall(SYS_getrusage, RUSAGE_THREAD, (long)&use, 0, 0) != 0)
-        return 0;
+        return UINT64_MAX;
     return (uint64_t)use.ru_stime.tv_sec * 1000000000u + (uint64_t)use.ru_stime.tv_usec * 1000u;
 }
 
@@ -165,9 +165,9 @@ static uint32_t ticks_in_kernel(const struct stile__session *s, const struct sti
                                 const struct stile__tick *tick)
 {
     uint64_t all = kernel_time();
-    if (all == 0)
+    if (all == UINT64_MAX)
         return tick->in_kernel ? tick->ticks : 0;
-    uint64_t ns = s->tick_ns + (all > t->kernel_ns ? all - t->kernel_ns : 0);
+    uint64_t ns = (tick->in_kernel ? s->tick_ns : 0) + (all > t->kernel_ns ? all - t->kernel_ns : 0);
     return ns / s->period_ns < tick->ticks ? (uint32_t)(ns / s->period_ns) : tick->ticks;
 }
 

@@ -171,6 +171,25 @@ static void test_images_before_this_one(void **state)
 }
 
 /* Short threads may be off by chance; what is more than that is not lost. */
+/* A main thread of a millisecond that met a tick has the rest of the period by chance. */
+static void test_chance_the_other_way_round(void **state)
+{
+    (void)state;
+    thread_lived(20, 20 * PERIOD);
+    uint64_t frame = code;
+    atomic_store(&h.slot->generation, 2);
+    atomic_store(&h.slot->tid, (uint32_t)getpid());
+    atomic_store(&h.slot->exit_cpu_ns, 0);
+    atomic_store(&h.slot->state, STILE__SLOT_LIVE);
+    hand_made_tick(&h, &frame, 1, STILE__REASON_NONE, 1);
+    atomic_store(&h.slot->exit_cpu_ns, 1000000);
+    process_drain(h.process);
+    settle_with(20 * PERIOD + 1000000);
+    assert_int_equal(h.process->cpu_ns, 20 * PERIOD + 1000000);
+    assert_int_equal(h.process->threads[0].booked_ns, 20 * PERIOD);
+    assert_int_equal(h.process->threads[1].booked_ns, 1000000);
+}
+
 static void test_chance_explains_little(void **state)
 {
     (void)state;
@@ -265,14 +284,23 @@ static void test_clocks_in_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_a_thread_is_brought_to_its_clock), TEST(test_and_down_to_it),
-        TEST(test_from_where_it_is_accounted_for),   TEST(test_a_short_thread_is_left_as_it_is),
-        TEST(test_much_more_was_not_sampled),        TEST(test_a_thread_without_a_tick),
-        TEST(test_a_thread_that_lives_on),           TEST(test_start_and_ends),
-        TEST(test_start_of_a_session_in_the_middle), TEST(test_images_before_this_one),
-        TEST(test_chance_explains_little),           TEST(test_what_nothing_explains),
-        TEST(test_a_process_that_nobody_saw_tick),   TEST(test_clocks_that_lie),
-        TEST(test_the_clock_of_a_process),           TEST(test_clocks_in_words),
+        TEST(test_a_thread_is_brought_to_its_clock),
+        TEST(test_and_down_to_it),
+        TEST(test_from_where_it_is_accounted_for),
+        TEST(test_a_short_thread_is_left_as_it_is),
+        TEST(test_much_more_was_not_sampled),
+        TEST(test_a_thread_without_a_tick),
+        TEST(test_a_thread_that_lives_on),
+        TEST(test_start_and_ends),
+        TEST(test_start_of_a_session_in_the_middle),
+        TEST(test_images_before_this_one),
+        TEST(test_chance_explains_little),
+        TEST(test_chance_the_other_way_round),
+        TEST(test_what_nothing_explains),
+        TEST(test_a_process_that_nobody_saw_tick),
+        TEST(test_clocks_that_lie),
+        TEST(test_the_clock_of_a_process),
+        TEST(test_clocks_in_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
