@@ -165,13 +165,14 @@ static void shorts_reduce(struct process *p, uint64_t ns)
 void process_settle(struct process *p)
 {
     uint64_t start = p->start_cpu_ns > p->earlier_cpu_ns ? p->start_cpu_ns - p->earlier_cpu_ns : 0;
-    uint64_t live = 0, exact = 0;
+    uint64_t live = 0, exact = 0, ended = 0;
 
     process_clock_read(p);
     threads_settle(p);
     for (uint32_t t = 0; t < p->n_threads; t++) {
         live += !p->threads[t].ended && p->threads[t].used_ns == 0;
         exact += p->threads[t].used_ns >= STILE__EXACT_PERIODS * p->period_ns;
+        ended += p->threads[t].ended;
     }
     if (p->used_cpu_ns == 0 || (p->n_threads == 0 && !main_thread_add(p)))
         return;
@@ -181,7 +182,8 @@ void process_settle(struct process *p)
     bool killed = atomic_load_explicit(&p->region->end_cpu_ns, memory_order_relaxed) == 0;
     uint64_t known = p->threads_ended * TEARDOWN_NS + live * 2 * p->region->tick_ns + (killed ? DEATH_NS : 0);
     uint64_t ends = rest < known ? rest : known;
-    uint64_t shorts = p->threads_ended + live > exact ? p->threads_ended + live - exact : 0;
+    /* Those that were never seen to tick have only their ends counted. */
+    uint64_t shorts = p->n_threads - exact + (p->threads_ended > ended ? p->threads_ended - ended : 0);
     uint64_t chance = chance_of(p, shorts), more = rest - ends;
     if (p->from_birth && start <= EXEC_NS_MAX)
         ends += start;
