@@ -45,6 +45,7 @@ static void bounds_find(const struct stile__session *s, struct stile__thread *t,
 static uint64_t kernel_time(void)
 {
     struct rusage use;
+    use.ru_stime = (struct timeval){0, 0};
     if (stile__raw_syscall(SYS_getrusage, RUSAGE_THREAD, (long)&use, 0, 0) != 0)
         return UINT64_MAX;
     return (uint64_t)use.ru_stime.tv_sec * 1000000000u + (uint64_t)use.ru_stime.tv_usec * 1000u;
