@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-#define LATE_NS     100000000u  /* as in the agent: more is not lateness */
+#define LATE_NS     100000000u  /* more than a signal can be late by */
 #define TEARDOWN_NS 200000u     /* what a thread takes in libc and the kernel after our last look, at most */
 #define DEATH_NS    50000000u   /* a core dump, say */
 #define EXEC_NS_MAX 1000000000u /* loading a program: more is an image before this one that nobody profiled */
@@ -29,6 +29,12 @@ void process_clock_read(struct process *p)
         return;
     p->used_cpu_ns = ns;
     p->used_read_ns = now_mono_ns();
+}
+
+/* Whether a thread has used so much that it is brought to its own clock. */
+static bool is_exact(const struct process *p, uint32_t thread)
+{
+    return p->threads[thread].used_ns >= STILE__EXACT_PERIODS * p->period_ns;
 }
 
 /* Index of each thread's heaviest sample, plus 1. NULL without memory. */
@@ -124,36 +130,32 @@ static uint64_t chance_of(const struct process *p, uint64_t shorts)
     return root * 2 * p->period_ns;
 }
 
-/* Onto the heaviest stack, where it distorts least. */
-static uint64_t heaviest_add(struct process *p, uint64_t ns)
+/* The heaviest stack, where a correction distorts least: of short threads only, or of all. NULL if there is none. */
+static struct call_sample *heaviest(const struct process *p, bool shorts_only)
 {
     struct call_sample *best = NULL;
-    for (uint32_t i = 0; i < p->tree.n_samples; i++)
-        if (best == NULL || p->tree.samples[i].ns > best->ns)
-            best = &p->tree.samples[i];
+    for (uint32_t i = 0; i < p->tree.n_samples; i++) {
+        struct call_sample *s = &p->tree.samples[i];
+        if (!(shorts_only && is_exact(p, s->thread)) && s->ns != 0 && (best == NULL || s->ns > best->ns))
+            best = s;
+    }
+    return best;
+}
+
+static uint64_t heaviest_add(struct process *p, uint64_t ns)
+{
+    struct call_sample *best = heaviest(p, false);
     if (best == NULL)
         return 0;
     sample_adjust(p, best, (int64_t)ns);
     return ns;
 }
 
-static struct call_sample *heaviest_of_shorts(const struct process *p)
-{
-    struct call_sample *best = NULL;
-    for (uint32_t i = 0; i < p->tree.n_samples; i++) {
-        struct call_sample *s = &p->tree.samples[i];
-        bool exact = p->threads[s->thread].used_ns >= STILE__EXACT_PERIODS * p->period_ns;
-        if (!exact && s->ns != 0 && (best == NULL || s->ns > best->ns))
-            best = s;
-    }
-    return best;
-}
-
 /* What short threads have too much by chance, since a tick stands for a period and they had less. */
 static void shorts_reduce(struct process *p, uint64_t ns)
 {
     struct call_sample *s;
-    while (ns != 0 && (s = heaviest_of_shorts(p)) != NULL) {
+    while (ns != 0 && (s = heaviest(p, true)) != NULL) {
         uint64_t less = ns < s->ns - 1 ? ns : s->ns - 1; /* a sample that is there weighs something */
         if (less == 0)
             return;
@@ -171,7 +173,7 @@ void process_settle(struct process *p)
     threads_settle(p);
     for (uint32_t t = 0; t < p->n_threads; t++) {
         live += !p->threads[t].ended && p->threads[t].used_ns == 0;
-        exact += p->threads[t].used_ns >= STILE__EXACT_PERIODS * p->period_ns;
+        exact += is_exact(p, t);
         ended += p->threads[t].ended;
     }
     if (p->used_cpu_ns == 0 || (p->n_threads == 0 && !main_thread_add(p)))
