@@ -16,7 +16,7 @@
 #define SIGNAL_RANGE "a signal that can be handled, such as SIGUSR1, 10 or SIGRTMIN+1"
 
 /* Variables whose values are more than a text. Texts are read by name below. */
-enum { OPTION_HZ, OPTION_SIGNAL, OPTION_TOGGLE, OPTION_INTERVAL };
+enum { OPTION_HZ, OPTION_DEPTH, OPTION_SIGNAL, OPTION_TOGGLE, OPTION_INTERVAL };
 static const struct option {
     const char *name;
     unsigned value;    /* without the variable */
@@ -26,6 +26,8 @@ static const struct option {
 } table[] = {
     [OPTION_HZ] = {"PROFILE_HZ", 100, 1, STILE__HZ_MAX, NULL,
                    "samples per second of CPU time of each thread"},
+    [OPTION_DEPTH] = {"PROFILE_DEPTH", STILE__DEPTH_MAX, 1, STILE__DEPTH_MAX, NULL,
+                      "frames of a sample at most"},
     [OPTION_SIGNAL] = {"PROFILE_SIGNAL", SIGPROF, 0, 0, SIGNAL_RANGE,
                        "the signal that the profiler uses, for a program that has SIGPROF itself"},
     [OPTION_TOGGLE] = {"PROFILE_TOGGLE", 0, 0, 0, SIGNAL_RANGE, "a signal that starts and stops sampling"},
@@ -187,8 +189,43 @@ int stile__options_read(struct stile__options *o)
     return err != 0 ? err : 1;
 }
 
+/* PROFILE_DEBUG: key=value pairs, separated by commas. */
+static int debug_read(uint32_t *debug)
+{
+    static const struct {
+        const char *pair;
+        uint32_t bits;
+    } known[] = {{"verifyunwind=0", 0},
+                 {"verifyunwind=1", STILE__DEBUG_VERIFY},
+                 {"verifyunwind=2", STILE__DEBUG_VERIFY | STILE__DEBUG_VERIFY_ALL},
+                 {"walktime=0", 0},
+                 {"walktime=1", STILE__DEBUG_WALK_TIME}};
+    const char *text = secure_getenv("PROFILE_DEBUG");
+
+    *debug = 0;
+    for (const char *at = text; at != NULL && *at != '\0';) {
+        size_t len = strcspn(at, ","), i = 0, n = sizeof known / sizeof *known;
+        while (i < n && (strlen(known[i].pair) != len || memcmp(known[i].pair, at, len) != 0))
+            i++;
+        if (i == n) {
+            stile__log("PROFILE_DEBUG=%s: %.*s is not verifyunwind=0, 1 or 2, or walktime=0 or 1; "
+                       "running without a profile",
+                       text, (int)len, at);
+            return -EINVAL;
+        }
+        *debug |= known[i].bits;
+        at += len + (at[len] == ',');
+    }
+    return 0;
+}
+
 int stile__options_surroundings(struct stile__options *o)
 {
+    int err = number_read(&table[OPTION_DEPTH], &o->depth);
+    if (err == 0)
+        err = debug_read(&o->debug);
+    if (err != 0)
+        return err;
     const char *text = secure_getenv("PROFILE_COLLECTOR");
     if (text != NULL && snprintf(o->collector, sizeof o->collector, "%s", text) >= (int)sizeof o->collector) {
         stile__log("PROFILE_COLLECTOR is longer than a path may be; running without a profile");

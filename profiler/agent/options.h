@@ -23,6 +23,8 @@ struct stile__options {
     int signal;           /* that the clocks deliver */
     int toggle;           /* that starts and stops the clocks; 0: they always run */
     uint64_t interval_ns; /* a file each; 0: one at the end */
+    uint32_t depth;       /* frames of a sample at most */
+    uint32_t debug;       /* STILE__DEBUG bits */
 };
 
 /* What PROFILE_INTERVAL may say: 60, 500ms, 10s, 5m, 1h. Sets *ns. Returns 0 or -EINVAL. */
@@ -33,8 +35,8 @@ int stile__options_interval_parse(const char *text, uint64_t *ns);
  * asked for; 0 if not, or if PROFILE is set for somebody else's purpose; -EINVAL after one line about a bad value. */
 int stile__options_read(struct stile__options *o);
 
-/* Reads what stands in the environment beside PROFILE itself: where the collector is. Normal context. Returns 0 or
- * -EINVAL after one line. */
+/* Reads what holds for profiles that the program starts itself, too: where the collector is, how deep a sample may be,
+ * what is checked. Normal context. Returns 0 or -EINVAL after one line. */
 int stile__options_surroundings(struct stile__options *o);
 
 /* Whether a path names a profile: ends in .pb or .pb.gz. */

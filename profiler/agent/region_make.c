@@ -8,12 +8,13 @@
 #include <unistd.h>
 
 /* Together with the header and the first slot's pages these make 64 KiB. */
-#define FIRST_BLOCKS 2u
-#define ALONE_BLOCKS 16u  /* the same where the collector has yet to be started */
-#define START_PART   250u /* of a second that the collector may take to start */
-#define SLOTS_LEAST  16u
-#define BLOCKS_LEAST 64u
-#define SAMPLE_CELLS 4u /* what a sample takes in its ring */
+#define FIRST_BLOCKS     2u
+#define ALONE_BLOCKS     16u  /* the same where the collector has yet to be started */
+#define START_PART       250u /* of a second that the collector may take to start */
+#define SLOTS_LEAST      16u
+#define BLOCKS_LEAST     64u
+#define RULE_PAGES_LEAST 256u /* 1 MiB: enough for all but the largest programs */
+#define SAMPLE_CELLS     4u   /* what a sample takes in its ring */
 
 /* Bytes of samples that a thread may make before the collector comes by: a twentieth of a second's, since it has to get a
  * processor first. */
@@ -29,16 +30,19 @@ static uint32_t ring_cells_for(unsigned hz)
 static int fit(struct stile__region_size *size, unsigned hz)
 {
     struct rlimit file;
-    *size = (struct stile__region_size){STILE__SLOT_MAX, STILE__BLOCK_MAX, ring_cells_for(hz)};
+    *size = (struct stile__region_size){STILE__SLOT_MAX, STILE__BLOCK_MAX, ring_cells_for(hz),
+                                        STILE__RULES_PAGES_MAX};
     /* Where address space is limited, it is the program's. */
     if (getrlimit(RLIMIT_AS, &file) == 0 && file.rlim_cur != RLIM_INFINITY)
-        *size = (struct stile__region_size){SLOTS_LEAST * 16, BLOCKS_LEAST * 2, STILE__RING_CELLS_MIN};
+        *size = (struct stile__region_size){SLOTS_LEAST * 16, BLOCKS_LEAST * 2, STILE__RING_CELLS_MIN,
+                                            RULE_PAGES_LEAST};
     if (getrlimit(RLIMIT_FSIZE, &file) != 0 || file.rlim_cur == RLIM_INFINITY)
         return 0;
     while (stile__region_layout(*size).size > file.rlim_cur) {
         if (size->slot_max == SLOTS_LEAST && size->block_max == BLOCKS_LEAST)
             return -EFBIG;
         size->ring_cells = STILE__RING_CELLS_MIN;
+        size->rule_pages = size->rule_pages > RULE_PAGES_LEAST ? RULE_PAGES_LEAST : 0;
         if (size->slot_max > SLOTS_LEAST)
             size->slot_max /= 2;
         if (size->block_max > BLOCKS_LEAST)
@@ -87,7 +91,8 @@ static int map(int fd, struct stile__region_size size, uint32_t blocks, struct s
 
 int stile__region_make(struct stile__region **region, int *fd, unsigned hz, bool alone)
 {
-    static const struct stile__region_size least = {SLOTS_LEAST * 4, BLOCKS_LEAST, STILE__RING_CELLS_MIN};
+    static const struct stile__region_size least = {SLOTS_LEAST * 4, BLOCKS_LEAST, STILE__RING_CELLS_MIN,
+                                                    RULE_PAGES_LEAST};
     struct stile__region_size size;
     int err = fit(&size, hz);
     if (err != 0)

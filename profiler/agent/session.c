@@ -61,6 +61,9 @@ static void region_fill(struct stile__region *r, const struct stile__options *o,
     r->interval_ns = o->interval_ns;
     r->signal = o->signal;
     r->toggle = o->toggle;
+    r->depth = o->depth;
+    r->debug = o->debug;
+    atomic_store_explicit(&r->rules_unloads, STILE__RULES_NONE, memory_order_relaxed);
     r->period_ns = 1000000000u / o->hz;
     r->start_unix_ns = stile__clock_now(CLOCK_REALTIME);
     r->start_mono_ns = stile__clock_now(CLOCK_MONOTONIC);
@@ -77,6 +80,7 @@ static int clocks_open(struct stile__session *s, struct stile__region *r, const 
     s->period_ns = r->period_ns;
     s->signal = o->signal;
     s->toggle = o->toggle;
+    s->depth = o->depth;
     int err = stile__clocks_open(s, o->clock != STILE__CLOCK_WISH_TIMER, &perf_error);
     if (err != 0)
         return err;

@@ -30,6 +30,7 @@ struct stile__session {
     struct stile__region_size size;         /* constant while region is set, as what follows */
     uint64_t period_ns;
     uint64_t tick_ns; /* the kernel's tick: how often it looks at CPU timers */
+    uint32_t depth;   /* frames of a sample at most */
     int32_t pid;
     int32_t signal;
     bool use_perf;               /* new threads get perf's clock first */

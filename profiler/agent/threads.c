@@ -54,7 +54,9 @@ static bool slot_populate(struct stile__region *r, struct stile__region_size siz
 {
     uintptr_t slot = (uintptr_t)stile__region_slot(r, i) & ~(uintptr_t)(STILE__PAGE - 1);
     void *ring = stile__region_ring(r, size, i);
-    return madvise((void *)slot, STILE__PAGE, MADV_POPULATE_WRITE) == 0 &&
+    void *memo = stile__region_memo(r, size, i);
+    return madvise(memo, STILE__PAGE, MADV_POPULATE_WRITE) == 0 &&
+           madvise((void *)slot, STILE__PAGE, MADV_POPULATE_WRITE) == 0 &&
            madvise(ring, (size_t)stile__slot_cells(size, i) * STILE__CELL_BYTES, MADV_POPULATE_WRITE) == 0;
 }
 
@@ -118,6 +120,7 @@ static int slot_start(struct stile__session *s, struct stile__region *r, uint32_
     atomic_store_explicit(&slot->clock_lock, 0, memory_order_relaxed);
     slot->first_due_ns = STILE__NEVER_DUE;
     memset(slot->comm, 0, sizeof slot->comm);
+    stile__region_memo(r, s->size, i)->halves[0].n = stile__region_memo(r, s->size, i)->halves[1].n = 0;
     if (own) /* until it has its last one: a short life leaves no other */
         prctl(PR_GET_NAME, slot->comm);
     /* Live before the first tick can come. Release: pairs with the handler's and the collector's acquire. */
@@ -233,7 +236,7 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
                      uint64_t cpu_ns, bool kept)
 {
     struct stile__slot *slot = t->slot;
-    uint64_t regs[STILE__REG_COUNT];
+    struct stile__place at = {.alt = {0, 0}};
     int64_t missed = stile__clock_missed(slot, cpu_ns, s->period_ns);
     uint8_t kind = s->clocks[(uint32_t)t->id].kind;
     bool perf = kind == STILE__CLOCK_PERF || kind == STILE__CLOCK_PERF_ALONE;
@@ -248,12 +251,12 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
     struct stile__tick rest = {
         .ticks = (uint32_t)missed - user, .in_kernel = true, .placeless = kind == STILE__CLOCK_PERF_ALONE};
     enum stile__reason why = kept ? STILE__REASON_SIGNAL_BLOCKED : STILE__REASON_UNSAMPLED;
-    late_tick(regs);
-    stile__tick_split(s, r, t, regs, (struct stile__tick){.ticks = user}, why);
+    late_tick(at.regs);
+    stile__tick_split(s, r, t, &at, (struct stile__tick){.ticks = user}, why);
     if (rest.ticks != 0 && rest.placeless)
-        stile__tick_take(s, r, t, regs, &rest);
+        stile__tick_take(s, r, t, &at, &rest);
     else if (rest.ticks != 0)
-        stile__tick_split(s, r, t, regs, rest, why);
+        stile__tick_split(s, r, t, &at, rest, why);
 }
 
 /* Whether our signal was really blocked; the program's wish alone does not do that. */

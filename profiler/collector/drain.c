@@ -2,14 +2,16 @@
  * The program can write anything into its region at any time: a record is copied first, then checked, then used. */
 #include "profiler/collector/process.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "profiler/region/check.h"
 
-#define FRAMES_MAX   (STILE__SNAPSHOT_MAX / 8 + STILE__RING_CELLS_MIN * 8)
+#define FRAMES_MAX   (STILE__SNAPSHOT_MAX / 8) /* of a snapshot: a return address each */
 #define MAPS_SHARE   50
 #define NAMES_EVERY  1000000000ull           /* ns between looks at the names of its threads */
 #define TICK_NS_MAX  (3600ull * 1000000000u) /* numbers come from the program: more in one tick is nonsense */
@@ -66,7 +68,7 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
 {
     size_t have = 0;
     uint32_t i = first;
-    for (unsigned n = 0; n <= STILE__SNAPSHOT_MAX / STILE__BLOCK_DATA && i < p->size.block_max; n++) {
+    for (size_t n = 0; n <= len / STILE__BLOCK_DATA && i < p->size.block_max; n++) {
         /* Read once: the program may write what it likes between two reads. */
         const volatile struct stile__block *b = stile__region_block(p->region, p->size, i);
         uint32_t next = b->next, used = b->used;
@@ -76,7 +78,7 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
             used = (uint32_t)(len - have);
         memcpy(to + have, (const void *)b->data, used);
         have += used;
-        /* Release pairs with block_take's acquire: we have read it. */
+        /* Release pairs with stile__block_take's acquire: we have read it. */
         atomic_fetch_and_explicit(&p->region->blocks_used[i / 64], ~(1ull << i % 64), memory_order_release);
         i = next;
     }
@@ -129,21 +131,85 @@ static enum stile__reason reason_of(enum stile__reason agent, enum stile__reason
     return walk == STILE__REASON_NONE || agent == STILE__REASON_NONE ? walk : agent;
 }
 
+/* The frames of a record being added; grows. */
+static uint64_t *frames;
+static size_t frames_cap;
+
+static bool frames_room(size_t n)
+{
+    if (n <= frames_cap)
+        return true;
+    uint64_t *more = realloc(frames, n * sizeof *frames);
+    if (more == NULL)
+        return false;
+    frames = more;
+    frames_cap = n;
+    return true;
+}
+
+/* The frames that a record lists. Returns how many it has really. */
+static size_t frames_take(struct process *p, const struct stile__record *r)
+{
+    size_t n = r->n_inline;
+    memcpy(frames, r->words, n * sizeof *frames);
+    if (r->n_new > n)
+        n += blocks_take(p, r->frames_block, (uint8_t *)(frames + n), (r->n_new - n) * sizeof *frames) /
+             sizeof *frames;
+    return n;
+}
+
+/* Both walks of a sample, if the reference came to an end; the first difference ends the run unless all are wanted. */
+static void record_verify(struct process *p, size_t n, const struct snapshot *s)
+{
+    enum stile__reason reason;
+    size_t all = unwinder_walk(p->unwinder, s, frames + n, FRAMES_MAX, &reason);
+    if (reason != STILE__REASON_NONE) {
+        p->verify.unknown++;
+        for (size_t i = 0; i < all; i++)
+            rule_table_learn(&p->rules, &p->mappings, frames[n + i]);
+    } else if (!verify_compare(&p->verify, &p->mappings, frames, n, frames + n, all) &&
+               (p->debug & STILE__DEBUG_VERIFY_ALL) == 0) {
+        syscall(SYS_pidfd_send_signal, p->pidfd, SIGABRT, NULL, 0);
+    }
+}
+
 static void record_add(struct process *p, uint32_t thread, const struct stile__record *r)
 {
-    static uint64_t frames[FRAMES_MAX];
     static uint8_t stack[STILE__SNAPSHOT_MAX];
     enum stile__reason reason = r->reason;
-    size_t n = r->n_new;
 
-    memcpy(frames, r->words, n * sizeof *frames);
-    if (r->block != STILE__BLOCK_NONE) {
-        enum stile__reason walk_reason;
-        struct snapshot s = {.start = r->stack_start, .bytes = stack};
-        memcpy(s.regs, r->words + n, sizeof s.regs);
+    if (!frames_room(r->n_new + FRAMES_MAX)) {
+        p->damage = "the collector has no memory";
+        return;
+    }
+    size_t n = frames_take(p, r), listed = n;
+    struct snapshot s = {.start = r->stack_start, .bytes = stack, .lost = r->lost_regs};
+    if (r->kind != STILE__RECORD_WALKED) {
+        memcpy(s.regs, r->words + r->n_inline, sizeof s.regs);
         s.len = blocks_take(p, r->block, stack, r->stack_len);
-        n += unwinder_walk(p->unwinder, &s, frames + n, FRAMES_MAX - n, &walk_reason);
+    }
+    if (r->kind == STILE__RECORD_VERIFY) {
+        if (p->debug & STILE__DEBUG_VERIFY) /* else the program wrote it, and is not to be ended for that */
+            record_verify(p, n, &s);
+    } else if (r->kind == STILE__RECORD_SNAPSHOT) {
+        enum stile__reason walk_reason;
+        n += unwinder_walk(p->unwinder, &s, frames + n, FRAMES_MAX, &walk_reason);
         reason = reason_of(reason, walk_reason);
+    }
+    p->frames_by_rules += listed;
+    p->frames_by_libunwind += n - listed;
+    p->walks[r->kind != STILE__RECORD_WALKED].n += r->walk_cycles != 0;
+    p->walks[r->kind != STILE__RECORD_WALKED].cycles += r->walk_cycles;
+    /* What the handler had no rule for: the next sample finds one. */
+    if (r->kind == STILE__RECORD_SNAPSHOT || reason == STILE__REASON_UNKNOWN_STACK)
+        for (size_t i = 0; i < n; i++)
+            p->frames_unruled += rule_table_learn(&p->rules, &p->mappings, frames[i]);
+    if (reason == STILE__REASON_UNKNOWN_STACK && n > 1 &&
+        mappings_find_ever(&p->mappings, frames[n - 1]) == MAPPING_NONE)
+        n--; /* no code: the walk went astray there */
+    if (n > p->depth) {
+        n = p->depth;
+        reason = reason_of(STILE__REASON_TRUNCATED, reason);
     }
     uint64_t ticks = r->ticks, ns = ticks * p->period_ns;
     if (ns <= TICK_NS_MAX)
@@ -163,8 +229,10 @@ static void record_copy(union copy *c, const struct stile__cell *cell, uint64_t 
 static void record_drop(struct process *p, const struct stile__record *r)
 {
     static uint8_t stack[STILE__SNAPSHOT_MAX];
-    if (r->block != STILE__BLOCK_NONE)
+    if (r->kind != STILE__RECORD_WALKED)
         blocks_take(p, r->block, stack, sizeof stack);
+    if (r->n_new > r->n_inline && frames_room(r->n_new))
+        frames_take(p, r);
     p->late_ticks += r->ticks;
 }
 
@@ -204,11 +272,11 @@ static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
         p->damage = stile__record_check(&c.record, room, p->size.block_max);
         if (p->damage != NULL)
             return false;
-        if (!c.record.is_pad && record_waits(p, &c.record))
+        if (c.record.kind != STILE__RECORD_PAD && record_waits(p, &c.record))
             return p->damage == NULL;
-        if (!c.record.is_pad && p->toggles && c.record.piece != p->piece)
+        if (c.record.kind != STILE__RECORD_PAD && p->toggles && c.record.piece != p->piece)
             record_drop(p, &c.record);
-        else if (!c.record.is_pad)
+        else if (c.record.kind != STILE__RECORD_PAD)
             record_add(p, thread, &c.record);
         tail += c.record.cells;
         atomic_store_explicit(&slot->tail, tail, memory_order_release); /* D, pairs with A */

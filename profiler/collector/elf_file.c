@@ -205,9 +205,9 @@ static void table_entry(const struct elf_file *f, uint64_t i, uint64_t *start, u
     *fde = f->eh_frame_hdr.vaddr + (uint64_t)(int64_t)relative[1];
 }
 
-bool elf_file_function(const struct elf_file *f, uint64_t vaddr, uint64_t *start)
+bool elf_file_entry(const struct elf_file *f, uint64_t vaddr, uint64_t *start, uint64_t *end)
 {
-    uint64_t lo = 0, hi = f->table_entries, at, fde, words[2];
+    uint64_t lo = 0, hi = f->table_entries, at, fde, words[2], next = UINT64_MAX;
     while (lo < hi) {
         uint64_t mid = lo + (hi - lo) / 2;
         table_entry(f, mid, &at, &fde);
@@ -216,11 +216,27 @@ bool elf_file_function(const struct elf_file *f, uint64_t vaddr, uint64_t *start
         else
             hi = mid;
     }
+    if (lo < f->table_entries)
+        table_entry(f, lo, &next, &fde);
+    *start = 0;
+    *end = next;
     if (lo == 0)
         return false;
     table_entry(f, lo - 1, start, &fde);
     /* length, CIE pointer; then first address and size, 4 bytes each in every file that has such a table */
     if (!part_word(&f->eh_frame, fde, &words[0]) || !part_word(&f->eh_frame, fde + 8, &words[1]))
         return false;
-    return vaddr - *start < words[1] >> 32;
+    uint64_t covered = *start + (words[1] >> 32);
+    if (vaddr >= covered) {
+        *start = covered;
+        return false;
+    }
+    *end = covered < next ? covered : next;
+    return true;
+}
+
+bool elf_file_function(const struct elf_file *f, uint64_t vaddr, uint64_t *start)
+{
+    uint64_t end;
+    return elf_file_entry(f, vaddr, start, &end);
 }

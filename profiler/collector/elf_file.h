@@ -46,6 +46,9 @@ bool elf_file_read_word(const struct elf_file *f, uint64_t vaddr, uint64_t *word
  * its functions begin. False if no entry covers it. */
 bool elf_file_function(const struct elf_file *f, uint64_t vaddr, uint64_t *start);
 
+/* The same with the end, exclusive. If no entry covers it: the range around it that none covers. */
+bool elf_file_entry(const struct elf_file *f, uint64_t vaddr, uint64_t *start, uint64_t *end);
+
 /* The last virtual address that is loaded, exclusive. */
 uint64_t elf_file_limit(const struct elf_file *f);
 

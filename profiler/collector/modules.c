@@ -11,6 +11,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "profiler/collector/learned.h"
+
 #define IDLE_MAX 32u
 
 static struct module *modules; /* all files of all processes */
@@ -102,6 +104,7 @@ static void modules_trim(void)
             continue;
         }
         *at = mod->next;
+        learned_free(mod->learned);
         elf_file_close(&mod->elf);
         free(mod->path);
         free(mod);

@@ -11,6 +11,7 @@
 
 #include "profiler/collector/elf_file.h"
 
+struct learned;
 struct stile__symbol_module;
 
 /* One file, shared by all processes of the tree that map it. A few that nobody maps any more are kept for the next. */
@@ -22,6 +23,7 @@ struct module {
     uint32_t users; /* mappings that refer to it */
     char *path;
     struct elf_file elf;
+    struct learned *learned;              /* its unwind rules, or NULL: nobody asked yet */
     struct stile__symbol_module *symbols; /* in a writer process: what it has looked up, for its next file */
     struct module *next;
 };

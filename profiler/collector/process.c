@@ -49,6 +49,10 @@ static const char *region_map(struct process *p, int fd)
     p->start_mono_ns = p->region->start_mono_ns;
     p->start_cpu_ns = p->region->start_cpu_ns;
     p->from_birth = p->region->from_birth != 0;
+    p->depth = p->region->depth;
+    p->debug = p->region->debug;
+    if (p->depth == 0)
+        return "the region's depth is out of range";
     /* Read again from shared memory: checked again. */
     return p->period_ns == 0 || p->hz == 0 || p->hz > STILE__REGION_HZ_MAX
                ? "the region's sampling rate is out of range"
@@ -114,7 +118,9 @@ struct process *process_new(const struct stile__hello *hello, const int *fds, pi
         process_free(p);
         return NULL;
     }
+    uint32_t unloads = atomic_load_explicit(&p->region->unloads, memory_order_acquire);
     process_maps_refresh(p);
+    rule_table_open(&p->rules, p->region, p->size, &p->mappings, unloads);
     return p;
 }
 
@@ -135,6 +141,8 @@ void process_free(struct process *p)
     if (p->region != NULL)
         munmap(p->region, p->region_size);
     unwinder_free(p->unwinder);
+    rule_table_close(&p->rules);
+    verify_free(&p->verify);
     mappings_free(&p->mappings);
     call_tree_free(&p->tree);
     free(p->threads);
@@ -193,9 +201,18 @@ out:
 void process_maps_refresh(struct process *p)
 {
     uint64_t start = now_mono_ns();
+    uint32_t unloads = atomic_load_explicit(&p->region->unloads, memory_order_acquire);
+    uint32_t n_before = p->mappings.n_live;
+    uint32_t *before = malloc((n_before + 1) * sizeof *before);
+    if (before == NULL)
+        return;
+    if (n_before != 0)
+        memcpy(before, p->mappings.live, n_before * sizeof *before);
     modules_text_take(p);
     if (p->maps_fd >= 0)
         maps_file_take(p);
+    rule_table_follow(&p->rules, &p->mappings, before, n_before, unloads);
+    free(before);
     p->maps_fresh = true;
     p->maps_read_ns = now_mono_ns();
     p->maps_cost_ns = p->maps_read_ns - start;
@@ -221,6 +238,8 @@ void process_end(struct process *p)
     /* What only the walk needed; many processes may be waiting for their files. */
     unwinder_free(p->unwinder);
     p->unwinder = NULL;
+    p->rules_bytes = rule_table_bytes(&p->rules);
+    rule_table_close(&p->rules);
     free(p->slots);
     p->slots = NULL;
     if (p->maps_fd >= 0)

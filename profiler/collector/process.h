@@ -9,7 +9,9 @@
 
 #include "profiler/collector/call_tree.h"
 #include "profiler/collector/modules.h"
+#include "profiler/collector/rule_table.h"
 #include "profiler/collector/unwinder.h"
+#include "profiler/collector/verify.h"
 #include "profiler/region/hello.h"
 #include "profiler/region/layout.h"
 
@@ -64,6 +66,15 @@ struct process {
     uint64_t maps_cost_ns; /* what reading them took */
     bool maps_fresh;       /* read in this drain already */
     struct unwinder *unwinder;
+    struct rule_table rules;
+    uint32_t depth, debug;                         /* as the region had it when it was handed over */
+    uint64_t frames_by_rules, frames_by_libunwind; /* frames sampled, by who found them; */
+    uint64_t frames_unruled;                       /* of the latter, those that had no rule */
+    uint64_t rules_bytes;                          /* that the table took at the end */
+    struct {
+        uint64_t n, cycles;
+    } walks[2]; /* with STILE__DEBUG_WALK_TIME: by rules alone, and with a snapshot */
+    struct verify verify;
     struct call_tree tree;
 
     struct thread_seen *threads;

@@ -211,6 +211,33 @@ static void reasons_out(struct writer *w)
     comment(w, "not whole:%s", text);
 }
 
+/* Who found the frames, and what that took. */
+static void walk_out(struct writer *w)
+{
+    const struct process *whole = w->whole;
+    const struct verify *v = &whole->verify;
+    uint64_t bytes = whole->rules_bytes != 0 ? whole->rules_bytes : rule_table_bytes(&whole->rules);
+
+    comment(w,
+            "walk: %" PRIu64 " frames by rules, %" PRIu64 " by libunwind, %" PRIu64
+            " of them without a rule; %" PRIu64 " KiB of rules",
+            whole->frames_by_rules, whole->frames_by_libunwind, whole->frames_unruled, bytes >> 10);
+    if (whole->debug & STILE__DEBUG_WALK_TIME)
+        comment(w,
+                "walk time: %" PRIu64 " by rules alone, %" PRIu64 " cycles; %" PRIu64
+                " with a snapshot, %" PRIu64 " cycles",
+                whole->walks[0].n, whole->walks[0].cycles, whole->walks[1].n, whole->walks[1].cycles);
+    if ((whole->debug & STILE__DEBUG_VERIFY) == 0)
+        return;
+    comment(w, "unwind verified: %" PRIu64 " samples, %" PRIu64 " differ", v->samples, v->differ);
+    comment(w, "unwind not verified: %" PRIu64 " samples, whose reference came to no end", v->unknown);
+    for (unsigned i = 0; i < v->n_shown; i++) {
+        int first = (int)strcspn(v->shown[i], "\n");
+        comment(w, "%.*s", first, v->shown[i]);
+        comment(w, "%s", v->shown[i] + first + (v->shown[i][first] != '\0'));
+    }
+}
+
 static void comments_out(struct writer *w)
 {
     const struct process *p = w->p, *whole = w->whole;
@@ -231,6 +258,7 @@ static void comments_out(struct writer *w)
     comment(w, "threads: %u sampled, %u without a slot, %u without a clock", whole->n_threads,
             atomic_load_explicit(&r->threads_unsampled, memory_order_relaxed),
             atomic_load_explicit(&r->clocks[STILE__CLOCK_NONE], memory_order_relaxed));
+    walk_out(w);
     comment(w, "stale signals: %" PRIu64, atomic_load_explicit(&r->stale_signals, memory_order_relaxed));
     if (whole->toggles)
         comment(w, "late: %" PRIu64 " ticks came after their piece was written", whole->late_ticks);

@@ -22,6 +22,7 @@ struct unwinder {
     uint32_t generation; /* of the mappings, when the cache was last flushed */
     const struct snapshot *snapshot;
     uint64_t regs[STILE__REG_COUNT]; /* where libunwind is to start */
+    uint32_t lost;                   /* bits of those that are not known */
     bool no_cfi;                     /* the last frame asked for has none */
     uint32_t asked;                  /* mapping whose tables are being read */
 };
@@ -90,7 +91,8 @@ static int access_reg(unw_addr_space_t as, unw_regnum_t reg, unw_word_t *value, 
 {
     const struct unwinder *u = arg;
     (void)as;
-    if (write || reg < 0 || reg >= STILE__REG_COUNT) /* libunwind numbers them as DWARF does */
+    if (write || reg < 0 || reg >= STILE__REG_COUNT || /* libunwind numbers them as DWARF does */
+        (u->lost >> reg & 1) != 0)
         return -UNW_EBADREG;
     *value = u->regs[reg];
     return 0;
@@ -153,8 +155,9 @@ void unwinder_free(struct unwinder *u)
 static bool frame_pointer_step(struct unwinder *u)
 {
     uint64_t rbp = u->regs[STILE__REG_RBP], next_rbp, ret;
-    if (rbp < u->regs[STILE__REG_RSP] || rbp % 8 != 0 || !stack_word(u->snapshot, rbp, &next_rbp) ||
-        !stack_word(u->snapshot, rbp + 8, &ret) || ret < ADDRESS_MIN || ret >= ADDRESS_MAX)
+    if ((u->lost >> STILE__REG_RBP & 1) != 0 || rbp < u->regs[STILE__REG_RSP] || rbp % 8 != 0 ||
+        !stack_word(u->snapshot, rbp, &next_rbp) || !stack_word(u->snapshot, rbp + 8, &ret) ||
+        ret < ADDRESS_MIN || ret >= ADDRESS_MAX)
         return false;
     u->regs[STILE__REG_RSP] = rbp + 16;
     u->regs[STILE__REG_RBP] = next_rbp;
@@ -191,9 +194,14 @@ static bool cfi_walk(struct unwinder *u, uint64_t *addresses, size_t *n, size_t 
         /* libunwind says it of the frame that a signal interrupted. */
         addresses[(*n)++] = unw_is_signal_frame(&cursor) > 0 ? ip : ip - 1;
     }
-    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
-        if (unw_get_reg(&cursor, kept[i], &value) == 0)
+    uint32_t lost = u->lost;
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        bool have = unw_get_reg(&cursor, kept[i], &value) == 0;
+        if (have)
             u->regs[kept[i]] = value;
+        lost = have ? lost & ~(1u << kept[i]) : lost | 1u << kept[i];
+    }
+    u->lost = lost;
     return false;
 }
 
@@ -208,6 +216,7 @@ size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *add
     }
     u->snapshot = s;
     memcpy(u->regs, s->regs, sizeof u->regs);
+    u->lost = s->lost;
     addresses[n++] = u->regs[STILE__REG_RIP];
     *reason = STILE__REASON_NONE;
     size_t known =

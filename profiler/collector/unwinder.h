@@ -14,6 +14,7 @@ struct unwinder; /* one per process image: libunwind caches by address */
 /* What to walk: registers in DWARF order, and memory. */
 struct snapshot {
     uint64_t regs[STILE__REG_COUNT];
+    uint32_t lost;  /* bits by number: registers that are not known */
     uint64_t start; /* runtime address of bytes[0] */
     const uint8_t *bytes;
     size_t len;

@@ -1,6 +1,8 @@
 /* Checks of what the program left in the region, before the collector believes it. Collector, normal context. */
 #include "profiler/region/check.h"
 
+#include <stdbool.h>
+
 const char *stile__region_check(const struct stile__region *r, uint64_t file_size,
                                 struct stile__region_size *size)
 {
@@ -18,10 +20,14 @@ const char *stile__region_check(const struct stile__region *r, uint64_t file_siz
     if (size->ring_cells < STILE__RING_CELLS_MIN || size->ring_cells > STILE__RING_CELLS_MAX ||
         (size->ring_cells & (size->ring_cells - 1)) != 0)
         return "the region's size of rings is out of range";
+    if (size->rule_pages > STILE__RULES_PAGES_MAX)
+        return "the region's room for unwind rules is out of range";
     if (stile__region_layout(*size).size > file_size)
         return "the region is smaller than its parts";
     if (r->hz == 0 || r->hz > STILE__REGION_HZ_MAX || r->period_ns == 0 || r->period_ns > 1000000000u)
         return "the region's sampling rate is out of range";
+    if (r->depth == 0 || r->depth > STILE__DEPTH_MAX)
+        return "the region's depth is out of range";
     if (r->interval_ns != 0 &&
         (r->interval_ns < STILE__INTERVAL_NS_MIN || r->interval_ns > STILE__INTERVAL_NS_MAX))
         return "the region's interval is out of range";
@@ -32,14 +38,21 @@ const char *stile__record_check(const struct stile__record *r, uint64_t room, ui
 {
     if (r->cells == 0 || r->cells > room)
         return "a record is longer than what was written";
-    if (r->is_pad)
+    if (r->kind >= STILE__RECORD_KINDS)
+        return "a record's kind is unknown";
+    if (r->kind == STILE__RECORD_PAD)
         return NULL;
-    uint64_t words = (uint64_t)r->n_new + (r->block != STILE__BLOCK_NONE ? STILE__REG_COUNT : 0);
+    bool snapshot = r->kind != STILE__RECORD_WALKED;
+    uint64_t words = (uint64_t)r->n_inline + (snapshot ? STILE__REG_COUNT : 0);
     if (words * sizeof(uint64_t) > (uint64_t)r->cells * STILE__CELL_BYTES - sizeof *r)
         return "a record's frames exceed it";
+    if (r->n_inline > r->n_new || (r->n_inline < r->n_new && r->frames_block >= block_max) ||
+        r->n_new > STILE__DEPTH_MAX)
+        return "a record's frames are out of range";
     if (r->reason >= STILE__REASON_COUNT)
         return "a record's reason is unknown";
-    if (r->block != STILE__BLOCK_NONE && (r->block >= block_max || r->stack_len > STILE__SNAPSHOT_MAX))
+    if (snapshot != (r->block != STILE__BLOCK_NONE) ||
+        (snapshot && (r->block >= block_max || r->stack_len > STILE__SNAPSHOT_MAX)))
         return "a record's snapshot is out of range";
     return NULL;
 }

@@ -4,7 +4,7 @@
  * offsets and indices only, never pointers. Its file size is fixed when it is made and sealed against shrinking;
  * pages are populated part by part, so it costs what is used (64 KiB at first), and neither side ever remaps it.
  *
- *   header | modules text | thread slots | rings, one per slot | snapshot blocks
+ *   header | modules text | thread slots | memos and rings, one per slot | snapshot blocks | unwind rules
  *
  * Invariants
  *  - `size` determines every offset (stile__region_layout); the collector recomputes them and believes nothing else
@@ -21,9 +21,10 @@
 #include <stdint.h>
 
 #include "profiler/region/ring.h"
+#include "profiler/region/rules.h"
 
 #define STILE__REGION_MAGIC   0x656c6974530a0001ull
-#define STILE__REGION_VERSION 2u
+#define STILE__REGION_VERSION 3u
 
 #define STILE__REGION_HZ_MAX 20000u /* more than any clock delivers */
 #define STILE__PAGE          4096u
@@ -96,7 +97,23 @@ struct stile__slot {
 };
 _Static_assert(sizeof(struct stile__slot) == 256, "slots are 256 bytes: four cache lines");
 
-/* A piece of a stack snapshot. The chain ends at STILE__BLOCK_NONE. */
+/* What a thread's last walk found, for its next one: a frame's stack pointer, program counter and rule. Two halves take
+ * turns: one is read while the other is written. The thread's handler alone uses it. */
+#define STILE__MEMO_FRAMES 83u
+struct stile__memo {
+    struct stile__memo_half {
+        uint64_t tag; /* of the rules; see walk.c */
+        uint32_t n;
+        uint32_t last; /* of the first half: which half was written last */
+        struct stile__memo_frame {
+            uint64_t rsp, pc, rule;
+        } frames[STILE__MEMO_FRAMES + 1]; /* ascending by rsp; one more, that ends a search */
+    } halves[2];
+    uint8_t pad[32];
+};
+_Static_assert(sizeof(struct stile__memo) <= STILE__PAGE, "a page each");
+
+/* A piece of a stack snapshot, or of a long stack's frames. The chain ends at STILE__BLOCK_NONE. */
 struct stile__block {
     uint32_t next;
     uint32_t used; /* bytes of data */
@@ -137,11 +154,20 @@ struct stile__piece {
 /* What became of the file, left by the collector for the agent to read and print. */
 enum stile__finish_state { STILE__FINISH_NONE, STILE__FINISH_WRITTEN, STILE__FINISH_FAILED };
 
+/* PROFILE_DEBUG. */
+enum {
+    STILE__DEBUG_VERIFY = 1,     /* every sample carries its snapshot, too, and the collector compares */
+    STILE__DEBUG_VERIFY_ALL = 2, /* and goes on where they differ */
+    STILE__DEBUG_WALK_TIME = 4   /* a record says how long its walk took */
+};
+#define STILE__DEPTH_MAX (1u << 24) /* frames; more than the stacks of any program have */
+
 /* What determines where everything is. */
 struct stile__region_size {
     uint32_t slot_max;
     uint32_t block_max;
     uint32_t ring_cells; /* of the first slots; see stile__slot_cells */
+    uint32_t rule_pages; /* of the rules' arena; 0: no rules */
 };
 
 struct stile__region {
@@ -159,6 +185,8 @@ struct stile__region {
     uint64_t interval_ns;   /* a file each, by the collector's clock; 0: one at the end */
     int32_t signal;         /* of the clocks */
     int32_t toggle;         /* that starts and stops them; 0: they run from the start */
+    uint32_t depth;         /* frames of a sample at most */
+    uint32_t debug;         /* STILE__DEBUG bits */
 
     /* Owned by the agent in normal context. */
     _Alignas(64) _Atomic uint32_t slots_used; /* slots ever used; grows by compare-and-swap */
@@ -186,11 +214,16 @@ struct stile__region {
     _Atomic uint32_t flush_done;   /* the last flush_request served */
     _Atomic uint32_t blocks_ready; /* blocks that are populated; set to its first value by the agent */
     _Atomic uint32_t pieces_done;  /* the last piece that was cut */
-    uint8_t pad3[64 - 20];
+    _Atomic uint32_t
+        rules_unloads; /* unloads as of which the rules are right; UINT32_MAX: there are none yet */
+    uint8_t pad3[64 - 24];
     char message[512]; /* one line, valid once finish_state is FAILED or written with remarks */
 
     /* Both sides: a set bit is a block in use. Handlers set bits, the collector clears them. */
     _Alignas(64) _Atomic uint64_t blocks_used[STILE__BLOCK_MAX / 64];
+
+    /* Both sides: see rules.h. */
+    _Alignas(64) _Atomic uint32_t unloads;
 
     struct stile__piece pieces[STILE__PIECES];
 };
@@ -216,7 +249,7 @@ static inline uint64_t stile__ring_offset(struct stile__region_size size, uint32
 
 /* Byte offsets of the parts; `size` is the whole file's. */
 struct stile__region_layout {
-    uint64_t modules, slots, rings, blocks, size;
+    uint64_t modules, slots, memos, rings, blocks, rules, size;
 };
 
 /* Computes the layout. Async-signal-safe. */
@@ -225,9 +258,11 @@ static inline struct stile__region_layout stile__region_layout(struct stile__reg
     struct stile__region_layout l;
     l.modules = STILE__PAGE;
     l.slots = l.modules + STILE__MODULES_BYTES;
-    l.rings = l.slots + (uint64_t)size.slot_max * sizeof(struct stile__slot);
+    l.memos = l.slots + (uint64_t)size.slot_max * sizeof(struct stile__slot);
+    l.rings = l.memos + (uint64_t)size.slot_max * STILE__PAGE;
     l.blocks = l.rings + stile__ring_offset(size, size.slot_max);
-    l.size = l.blocks + (uint64_t)size.block_max * STILE__BLOCK_SIZE;
+    l.rules = l.blocks + (uint64_t)size.block_max * STILE__BLOCK_SIZE;
+    l.size = l.rules + stile__rules_bytes(size.rule_pages);
     return l;
 }
 
@@ -240,6 +275,11 @@ static inline struct stile__slot *stile__region_slot(struct stile__region *r, ui
 {
     return (struct stile__slot *)((char *)r + STILE__PAGE + STILE__MODULES_BYTES) + i;
 }
+static inline struct stile__memo *stile__region_memo(struct stile__region *r, struct stile__region_size size,
+                                                     uint32_t i)
+{
+    return (struct stile__memo *)((char *)r + stile__region_layout(size).memos + (uint64_t)i * STILE__PAGE);
+}
 static inline struct stile__cell *stile__region_ring(struct stile__region *r, struct stile__region_size size,
                                                      uint32_t i)
 {
@@ -249,6 +289,11 @@ static inline struct stile__block *stile__region_block(struct stile__region *r,
                                                        struct stile__region_size size, uint32_t i)
 {
     return (struct stile__block *)((char *)r + stile__region_layout(size).blocks) + i;
+}
+static inline struct stile__rules *stile__region_rules(struct stile__region *r,
+                                                       struct stile__region_size size)
+{
+    return (struct stile__rules *)((char *)r + stile__region_layout(size).rules);
 }
 
 #endif

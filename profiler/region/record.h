@@ -21,29 +21,44 @@ enum stile__reason {
 /* Registers of a snapshot, in DWARF order for x86-64: rax rdx rcx rbx rsi rdi rbp rsp r8..r15 rip. */
 enum { STILE__REG_RBP = 6, STILE__REG_RSP = 7, STILE__REG_RIP = 16, STILE__REG_COUNT = 17 };
 
+enum stile__record_kind {
+    STILE__RECORD_PAD,    /* fills the end of the ring; nothing else is valid */
+    STILE__RECORD_WALKED, /* the frames are all there is */
+    STILE__RECORD_SNAPSHOT, /* the walk goes on in the snapshot: its first frame is the first that is not listed */
+    STILE__RECORD_VERIFY, /* as WALKED; the snapshot is of the whole stack, for comparison */
+    STILE__RECORD_KINDS
+};
+
 /* One tick of one thread. Spans `cells` ring cells.
  *
- * Invariants: `kept` frames from the root are those of this thread's previous published record; words[0..n_new)
- * are the program counters below them, leaf first. With a snapshot, words[n_new..n_new + STILE__REG_COUNT) are the
- * registers of the frame at which the walk stopped, and `block` starts the chain that holds stack_len bytes of
- * memory from stack_start. Written whole before the ring's head is released; owned by the collector after that. */
+ * Invariants: `kept` frames from the root are those of this thread's previous published record; n_new frames follow below
+ * them, leaf first: n_inline of them are words[0..n_inline), and the rest lies in the chain that frames_block starts. A
+ * frame is a program counter: the leaf's own, a caller's return address minus one, or the instruction that a signal
+ * interrupted. With a snapshot, words[n_inline..n_inline + STILE__REG_COUNT) are the registers of the frame with which it
+ * starts, and `block` starts the chain that holds stack_len bytes of memory from stack_start. Written whole before the
+ * ring's head is released; owned by the collector after that. */
 struct stile__record {
     uint8_t cells;
     uint8_t reason;    /* enum stile__reason */
-    uint8_t is_pad;    /* fills the end of the ring; nothing else is valid */
-    uint8_t in_kernel; /* the thread was in the kernel, called from words[0]: the leaf is [kernel] */
+    uint8_t kind;      /* enum stile__record_kind */
+    uint8_t in_kernel; /* the thread was in the kernel, called from the leaf: the leaf is [kernel] */
     uint32_t n_new;
     uint32_t kept;
-    uint32_t label_set; /* 0: none */
-    uint32_t ticks;     /* 1 + timer overruns */
-    uint32_t block;     /* STILE__BLOCK_NONE: no snapshot */
-    uint64_t weight_ns; /* CPU time this tick stands for */
+    uint32_t label_set;    /* 0: none */
+    uint32_t ticks;        /* 1 + timer overruns */
+    uint32_t n_inline;     /* of n_new */
+    uint32_t frames_block; /* STILE__BLOCK_NONE: all are inline */
+    uint32_t block;        /* STILE__BLOCK_NONE: no snapshot */
+    uint64_t weight_ns;    /* CPU time this tick stands for */
     uint64_t stack_start;
     uint32_t stack_len;
     uint32_t
         piece; /* of PROFILE_TOGGLE that it belongs to; 0: it came after its piece was stopped, or no toggle */
+    uint32_t walk_cycles; /* of the time stamp counter, with STILE__DEBUG_WALK_TIME; else 0 */
+    uint32_t lost_regs;   /* bits by number: registers of the snapshot that are not known */
     uint64_t words[];
 };
+_Static_assert(sizeof(struct stile__record) == 64, "one cell of the ring");
 
 /* The bracketed name under which a reason is reported; constant text. */
 const char *stile__reason_name(enum stile__reason reason);

@@ -37,8 +37,9 @@ static inline uint32_t stile__record_cells(uint32_t n_words)
                       STILE__CELL_BYTES);
 }
 
-/* Reserves, in a ring of ring_cells (a power of two), `cells` adjacent cells for one record and returns it with `cells` set, or NULL when there is no room.
- * Producer only; async-signal-safe. *commit is what stile__ring_commit stores to publish it. */
+/* Reserves, in a ring of ring_cells (a power of two), `cells` adjacent cells for one record and returns it with `cells`
+ * and a kind set, or NULL when there is no room. Producer only; async-signal-safe. *commit is what stile__ring_commit
+ * stores to publish it. */
 static inline struct stile__record *stile__ring_reserve(struct stile__cell *ring, uint32_t ring_cells,
                                                         _Atomic uint64_t *head, _Atomic uint64_t *tail,
                                                         uint32_t cells, uint64_t *commit)
@@ -53,14 +54,22 @@ static inline struct stile__record *stile__ring_reserve(struct stile__cell *ring
     if (pad != 0) {
         struct stile__record *p = (struct stile__record *)(void *)&ring[at];
         p->cells = (uint8_t)pad;
-        p->is_pad = 1;
+        p->kind = STILE__RECORD_PAD;
         at = 0;
     }
     struct stile__record *r = (struct stile__record *)(void *)&ring[at];
     r->cells = (uint8_t)cells;
-    r->is_pad = 0;
+    r->kind = STILE__RECORD_WALKED;
     *commit = h + pad + cells;
     return r;
+}
+
+/* Gives back what the record does not need, once that is known. */
+static inline void stile__ring_shrink(struct stile__record *r, uint32_t n_words, uint64_t *commit)
+{
+    uint32_t cells = stile__record_cells(n_words);
+    *commit -= r->cells - cells;
+    r->cells = (uint8_t)cells;
 }
 
 /* Publishes what was reserved. Producer only; async-signal-safe. */

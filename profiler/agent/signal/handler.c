@@ -19,13 +19,15 @@
 #define SETTLE_SIGNALS   64u /* without a timer: a look at the thread's clock in so many signals */
 
 /* The kernel's order of general registers to DWARF's. */
-void stile__registers_of(const ucontext_t *uc, uint64_t *regs)
+void stile__place_of(const ucontext_t *uc, struct stile__place *at)
 {
     static const uint8_t order[STILE__REG_COUNT] = {REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI,
                                                     REG_RBP, REG_RSP, REG_R8,  REG_R9,  REG_R10, REG_R11,
                                                     REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP};
     for (int i = 0; i < STILE__REG_COUNT; i++)
-        regs[i] = (uint64_t)uc->uc_mcontext.gregs[order[i]];
+        at->regs[i] = (uint64_t)uc->uc_mcontext.gregs[order[i]];
+    at->alt.lo = (uintptr_t)uc->uc_stack.ss_sp;
+    at->alt.hi = at->alt.lo + (uc->uc_stack.ss_flags & SS_DISABLE ? 0 : uc->uc_stack.ss_size);
 }
 
 /* The stack of a thread whose creation we did not see. libc keeps the thread's descriptor, to which the thread pointer
@@ -114,7 +116,7 @@ static bool in_system_call(const ucontext_t *uc)
 }
 
 void stile__tick_take(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                      const uint64_t *regs, const struct stile__tick *tick)
+                      const struct stile__place *at, const struct stile__tick *tick)
 {
     uint64_t commit;
     uint32_t i = (uint32_t)t->id;
@@ -122,9 +124,13 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     count(&t->slot->ticks, tick->ticks);
     if (tick->in_kernel)
         t->kernel_ns += tick->ticks * s->period_ns;
-    struct stile__record *record =
-        stile__ring_reserve(stile__region_ring(r, s->size, i), stile__slot_cells(s->size, i), &t->slot->head,
-                            &t->slot->tail, stile__record_cells(STILE__WALK_WORDS), &commit);
+    const uint32_t cells = stile__slot_cells(s->size, i);
+    struct stile__cell *ring = stile__region_ring(r, s->size, i);
+    struct stile__record *record = stile__ring_reserve(ring, cells, &t->slot->head, &t->slot->tail,
+                                                       STILE__WALK_CELLS_MAX(cells), &commit);
+    if (record == NULL)
+        record =
+            stile__ring_reserve(ring, cells, &t->slot->head, &t->slot->tail, STILE__WALK_CELLS_MIN, &commit);
     if (record == NULL) {
         count(&t->slot->lost_ns, tick->ticks * s->period_ns);
         count(&t->slot->lost_ticks, tick->ticks);
@@ -136,8 +142,11 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     record->weight_ns = tick->ticks * s->period_ns;
     record->reason = tick->reason;
     record->in_kernel = tick->in_kernel;
+    record->frames_block = STILE__BLOCK_NONE;
     record->block = STILE__BLOCK_NONE;
     record->stack_len = 0;
+    record->walk_cycles = 0;
+    record->lost_regs = 0;
     record->piece = 0;
     if (s->toggle != 0) {
         /* Pairs with the fence in clock_off: it has seen this tick counted, or we see that the piece is stopped. */
@@ -145,19 +154,21 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
         record->piece =
             atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
     }
-    record->n_new = tick->placeless ? 0 : 1;
-    record->words[0] = regs[STILE__REG_RIP];
+    record->n_new = record->n_inline = tick->placeless ? 0 : 1;
+    record->words[0] = at->regs[STILE__REG_RIP];
     /* The holder may be the very code that this signal interrupted: never wait for it. */
     if (tick->placeless) {
         /* not here */
     } else if (stile__stack_trylock(&t->slot->stack_lock, t->tid)) {
-        stile__walk(s, r, t, regs, record);
+        stile__walk(s, r, t, at, record);
         stile__stack_unlock(&t->slot->stack_lock);
         if (tick->reason != STILE__REASON_NONE) /* whatever the walk found besides */
             record->reason = tick->reason;
     } else {
         record->reason = STILE__REASON_STACK_LOCKED;
     }
+    stile__ring_shrink(
+        record, record->n_inline + (record->kind != STILE__RECORD_WALKED ? STILE__REG_COUNT : 0), &commit);
     stile__ring_commit(&t->slot->head, commit);
 }
 
@@ -175,11 +186,11 @@ static uint32_t ticks_in_kernel(const struct stile__session *s, const struct sti
 /* A signal comes late by the kernel's tick, and by a few more on a busy machine. Where it stands for more, the thread was
  * in one long system call, or the program kept the signal from it: the first is known to the kernel. */
 void stile__tick_split(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                       const uint64_t *regs, struct stile__tick tick, enum stile__reason kept_away)
+                       const struct stile__place *at, struct stile__tick tick, enum stile__reason kept_away)
 {
     uint64_t usual = 1 + s->tick_ns / s->period_ns;
     if (tick.ticks <= LATE_TICKS * usual) {
-        stile__tick_take(s, r, t, regs, &tick);
+        stile__tick_take(s, r, t, at, &tick);
         return;
     }
     struct stile__tick kernel = tick;
@@ -187,21 +198,21 @@ void stile__tick_split(struct stile__session *s, struct stile__region *r, struct
     kernel.in_kernel = true;
     struct stile__tick user = {.ticks = tick.ticks - kernel.ticks};
     if (kernel.ticks != 0)
-        stile__tick_take(s, r, t, regs, &kernel);
+        stile__tick_take(s, r, t, at, &kernel);
     if (user.ticks > usual && user.ticks * s->period_ns > LATE_NS_MAX) {
         struct stile__tick kept = {.ticks = user.ticks - (uint32_t)usual, .reason = (uint8_t)kept_away};
         user.ticks = (uint32_t)usual;
-        stile__tick_take(s, r, t, regs, &kept);
+        stile__tick_take(s, r, t, at, &kept);
     }
     if (user.ticks != 0)
-        stile__tick_take(s, r, t, regs, &user);
+        stile__tick_take(s, r, t, at, &user);
 }
 
 /* Takes what is due by the thread's own clock and did not tick: time in the kernel, where perf's clock is silent, or
  * all time of a thread that has no clock of its own. Where the signal was taken on the way out of the kernel, this is
  * the place; elsewhere it waits for a better one, but not for ever, since page faults leave no trace in the registers. */
 static void settle(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                   const uint64_t *regs, bool in_kernel, bool kernel_only)
+                   const struct stile__place *at, bool in_kernel, bool kernel_only)
 {
     uint64_t cpu_ns = stile__clock_read(t->tid, true);
     if (cpu_ns == 0) /* a filter forbids it */
@@ -215,24 +226,24 @@ static void settle(struct stile__session *s, struct stile__region *r, struct sti
     struct stile__tick tick = {.ticks = (uint32_t)missed, .in_kernel = in_kernel || kernel_only};
     count(&t->slot->signals, 1);
     if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF) {
-        stile__tick_split(s, r, t, regs, tick, STILE__REASON_SIGNAL_BLOCKED);
+        stile__tick_split(s, r, t, at, tick, STILE__REASON_SIGNAL_BLOCKED);
         return;
     }
     /* Nothing says how often it should have come here; and perf alone never comes where the time went. */
     tick.placeless = kernel_only;
-    stile__tick_take(s, r, t, regs, &tick);
+    stile__tick_take(s, r, t, at, &tick);
 }
 
 /* A tick of this thread's own clock, or of the process's for a thread that has none. False: not one of ours. */
 static bool tick_of(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                    const siginfo_t *info, const ucontext_t *uc, const uint64_t *regs)
+                    const siginfo_t *info, const ucontext_t *uc, const struct stile__place *at)
 {
     uint64_t carried = (uint64_t)(uintptr_t)info->si_value.sival_ptr, id = carried & ~STILE__ID_PIECE_BITS;
     bool bound = t->slot != NULL && t->region == r;
     bool in_kernel = in_system_call(uc);
 
     if (!bound && (info->si_code == POLL_IN || (info->si_code == SI_TIMER && carried == STILE__PROCESS_TICK)))
-        bound = bind_by_tid(s, r, t, regs[STILE__REG_RSP]);
+        bound = bind_by_tid(s, r, t, at->regs[STILE__REG_RSP]);
     if (info->si_code == POLL_IN) {
         if (!bound || s->clocks[(uint32_t)t->id].perf_fd != info->si_fd)
             return false;
@@ -241,10 +252,10 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
             return true;
         }
         count(&t->slot->signals, 1);
-        stile__tick_take(s, r, t, regs, &(struct stile__tick){.ticks = 1});
+        stile__tick_take(s, r, t, at, &(struct stile__tick){.ticks = 1});
         if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF_ALONE &&
             ++t->unsettled % SETTLE_SIGNALS == 0)
-            settle(s, r, t, regs, false, true);
+            settle(s, r, t, at, false, true);
         return true;
     }
     if (info->si_code != SI_TIMER)
@@ -253,22 +264,22 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
         if (!bound)
             return false;
         if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PROCESS)
-            settle(s, r, t, regs, in_kernel, false);
+            settle(s, r, t, at, in_kernel, false);
         return true;
     }
     bool old = bound && t->id == id;
-    if (!old && !bind(s, r, t, id, regs[STILE__REG_RSP]))
+    if (!old && !bind(s, r, t, id, at->regs[STILE__REG_RSP]))
         return false;
     if (stile__id_piece_bits(atomic_load_explicit(&t->slot->piece, memory_order_relaxed)) !=
         (carried & STILE__ID_PIECE_BITS))
         return false; /* of a piece that has been stopped */
     if (s->clocks[(uint32_t)id].kind == STILE__CLOCK_PERF) {
         /* What ticked before the thread was bound found nobody: that was not in the kernel. */
-        settle(s, r, t, regs, in_kernel, old);
+        settle(s, r, t, at, in_kernel, old);
     } else {
         count(&t->slot->signals, 1);
         uint32_t ticks = 1 + (info->si_overrun > 0 ? (uint32_t)info->si_overrun : 0);
-        stile__tick_split(s, r, t, regs, (struct stile__tick){.ticks = ticks, .in_kernel = in_kernel},
+        stile__tick_split(s, r, t, at, (struct stile__tick){.ticks = ticks, .in_kernel = in_kernel},
                           STILE__REASON_SIGNAL_BLOCKED);
     }
     return true;
@@ -279,14 +290,14 @@ void stile__handle_tick(int signal, siginfo_t *info, void *context)
     struct stile__session *s = stile__session;
     uint32_t shard = stile__thread_shard();
     struct stile__region *r = stile__session_enter(s, shard);
-    uint64_t regs[STILE__REG_COUNT];
+    struct stile__place at;
     (void)signal;
 
     if (r == NULL)
         return;
-    stile__registers_of(context, regs);
+    stile__place_of(context, &at);
     /* A signal of an earlier session, of a thread that had this tid before, or of somebody's kill(). */
-    if (!tick_of(s, r, &stile__thread, info, context, regs))
+    if (!tick_of(s, r, &stile__thread, info, context, &at))
         atomic_fetch_add_explicit(&r->stale_signals, 1, memory_order_relaxed);
     stile__session_leave(s, shard);
 }

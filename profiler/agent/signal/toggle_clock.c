@@ -78,7 +78,7 @@ static void timer_end(struct stile__session *s, uint32_t i)
  * the thread that we are on, as [unsampled] on another, whose stack is not ours to look at. A signal that is still on
  * its way stands for what is booked here, and finds itself stale. */
 static void clock_off(struct stile__session *s, struct stile__region *r, struct stile__slot *slot, uint32_t i,
-                      struct stile__thread *own, const uint64_t *regs)
+                      struct stile__thread *own, const struct stile__place *at)
 {
     uint64_t missed;
 
@@ -88,7 +88,7 @@ static void clock_off(struct stile__session *s, struct stile__region *r, struct 
         if (missed > UINT32_MAX)
             atomic_fetch_add_explicit(&slot->missed_ticks, missed, memory_order_relaxed);
         else if (missed != 0)
-            stile__tick_split(s, r, own, regs, (struct stile__tick){.ticks = (uint32_t)missed},
+            stile__tick_split(s, r, own, at, (struct stile__tick){.ticks = (uint32_t)missed},
                               STILE__REASON_SIGNAL_BLOCKED);
         atomic_store_explicit(&slot->piece, 0, memory_order_relaxed);
     } else {
@@ -102,7 +102,7 @@ static void clock_off(struct stile__session *s, struct stile__region *r, struct 
 }
 
 void stile__toggle_look(struct stile__session *s, struct stile__region *r, uint32_t i,
-                        struct stile__thread *own, const uint64_t *regs)
+                        struct stile__thread *own, const struct stile__place *at)
 {
     struct stile__slot *slot = stile__region_slot(r, i);
     uint32_t tid = stile__raw_gettid(), want = wanted(s, slot);
@@ -112,7 +112,7 @@ void stile__toggle_look(struct stile__session *s, struct stile__region *r, uint3
         want = wanted(s, slot);
         uint32_t have = atomic_load_explicit(&slot->piece, memory_order_relaxed);
         if (have != 0 && have != want)
-            clock_off(s, r, slot, i, own, regs);
+            clock_off(s, r, slot, i, own, at);
         if (want != 0 && have != want)
             clock_on(s, r, slot, i, want);
         stile__stack_unlock(&slot->clock_lock);
@@ -124,11 +124,11 @@ void stile__toggle_look(struct stile__session *s, struct stile__region *r, uint3
 }
 
 void stile__toggle_look_all(struct stile__session *s, struct stile__region *r, struct stile__thread *own,
-                            const uint64_t *regs)
+                            const struct stile__place *at)
 {
     uint32_t used = atomic_load_explicit(&r->slots_used, memory_order_seq_cst);
     for (uint32_t i = 0; i < used && i < s->size.slot_max; i++)
-        stile__toggle_look(s, r, i, own, regs);
+        stile__toggle_look(s, r, i, own, at);
 }
 
 void stile__toggle_close(struct stile__session *s, struct stile__slot *slot, uint32_t i, uint32_t tid)

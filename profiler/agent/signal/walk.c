@@ -1,19 +1,464 @@
-/* Second stage of a sample: the stack. Walks by rules where there are rules, and leaves the rest as a snapshot that
- * the collector walks. Runs in the signal handler, under the stack's lock. */
+/* Second stage of a sample: the stack. Walks by rules as far as there are rules, and leaves the rest as a snapshot that
+ * the collector walks. Runs in the signal handler, under the stack's lock.
+ *
+ * A walk reads two kinds of memory: the rules, inside their table whatever it says, and the stack between a floor (the
+ * red zone of the first frame) and the stack's end. Each frame lies above the one before, so it ends. */
 #include "profiler/agent/signal/handler.h"
+
+#include <asm/errno.h>
+
+#include "profiler/region/raw_syscall.h"
 
 #include "profiler/agent/signal/poison.h"
 
-void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                 const uint64_t *regs, struct stile__record *record)
+#define CACHED        8192u /* rules by program counter, for the whole process: 128 KiB, touched as it is used */
+#define CROSSINGS_MAX 64u /* signal frames in one walk; their stack pointers may go round in a circle */
+#define PROBED_MAX    (1u << 20) /* bytes of a stack whose end is not known that are looked at */
+#define ADDRESS_MAX   (1ull << 48)
+#define CODE_MIN      65536u /* nothing is mapped below: vm.mmap_min_addr */
+
+/* In a signal frame, from the stack pointer that its handler returns to: struct ucontext begins there, and the general
+ * registers 40 bytes into it, in the kernel's order. */
+#define FRAME_REGS  40u
+#define FRAME_BYTES (FRAME_REGS + 23u * 8u)
+#define FRAME_RBP   10u
+#define FRAME_RSP   15u
+#define FRAME_RIP   16u
+
+/* Rules that were looked up before. Both words are written without a lock: a pair belongs together if the first is the
+ * second, exclusive or, with the key that is asked for. Keys carry the count of unloads: another library's rules are not
+ * found. */
+static struct {
+    _Atomic uint64_t check, rule;
+} cache[CACHED];
+static _Atomic uint32_t cache_era; /* the unloads beyond what a key has room for */
+
+/* A frame all of whose registers are known: libunwind can start from it. */
+struct anchor {
+    uint32_t n;           /* frames below it */
+    const uint64_t *regs; /* in DWARF order, or NULL: */
+    uint64_t frame;       /* in the signal frame at this stack pointer */
+};
+
+struct walker {
+    struct stile__session *s;
+    struct stile__region *r;
+    struct stile__rules *rules;
+    const struct stile__place *at;
+    const struct stile__bounds *stack; /* the thread's own */
+    struct stile__record *record;
+    uint64_t tag; /* of keys */
+    uint64_t rsp, rbp, pc;
+    uint64_t floor, hi; /* of what may be read */
+    uint64_t limit;     /* that hi may be moved to, page by page; hi where the stack's end is known */
+    uint64_t *out, *out_end;
+    struct stile__block *block; /* that out points into, or NULL: the record */
+    uint32_t n, depth;
+    uint32_t crossings;
+    struct anchor anchor;
+    struct stile__memo *memo;
+    const struct stile__memo_frame *old, *old_end; /* of the last walk: what comes next */
+    struct stile__memo_frame *now, *now_limit;     /* of this one */
+};
+
+enum stop {
+    STOP_END,    /* that was the outermost frame */
+    STOP_STUCK,  /* no rule, or one that does not lead on: libunwind may know more */
+    STOP_DEPTH,  /* as many frames as are wanted */
+    STOP_BUFFER, /* no room for more */
+    STOP_CIRCLE
+};
+
+/* Whether a page can be read: the kernel reads a signal mask there before it finds that it is not to do anything with it.
+ * A call that every program makes, so that no filter forbids it. */
+static bool readable(uint64_t page)
 {
-    /* No rules yet: the walk stops at the interrupted frame, and the snapshot starts there. */
-    record->n_new = 0;
-    for (int i = 0; i < STILE__REG_COUNT; i++)
-        record->words[i] = regs[i];
-    stile__snapshot_take(s, r, &t->stack, regs[STILE__REG_RSP], (uint32_t)t->id, record);
-    if (record->block == STILE__BLOCK_NONE) {
-        record->n_new = 1;
-        record->words[0] = regs[STILE__REG_RIP];
+    return stile__raw_syscall(SYS_rt_sigprocmask, -1, (long)page, 0, 8) != -EFAULT;
+}
+
+/* Makes sure that everything below `end` can be read. */
+static bool reach(struct walker *w, uint64_t end)
+{
+    while (w->hi < end) {
+        if (w->hi >= w->limit || !readable(w->hi))
+            return false;
+        w->hi += STILE__PAGE;
     }
+    return true;
+}
+
+/* Finds the stack that rsp is on: the thread's, the alternate one of this signal, or one of the program's making, of which
+ * only as much is known as can be read. */
+static bool stack_find(struct walker *w)
+{
+    const struct stile__bounds *known[] = {w->stack, &w->at->alt};
+    for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i]->lo <= w->rsp && w->rsp < known[i]->hi) {
+            w->floor = w->rsp - known[i]->lo > STILE__RED_ZONE ? w->rsp - STILE__RED_ZONE : known[i]->lo;
+            w->hi = w->limit = known[i]->hi;
+            return true;
+        }
+    w->floor = w->hi = w->rsp & ~(uint64_t)(STILE__PAGE - 1);
+    w->limit = w->hi + PROBED_MAX;
+    return w->rsp < ADDRESS_MAX && reach(w, w->hi + 1);
+}
+
+static inline uint32_t cache_index(uint64_t pc)
+{
+    return (uint32_t)(pc ^ pc >> 13) % CACHED;
+}
+
+/* A rule that the cache has not. */
+static __attribute__((noinline)) uint64_t rule_search(struct walker *w, uint64_t pc)
+{
+    if (w->rules == NULL || pc >= ADDRESS_MAX)
+        return 0;
+    uint64_t rule = stile__rules_find(w->rules, w->s->size.rule_pages, pc);
+    if (stile__rule_op(rule) == STILE__RULE_PLT)
+        rule =
+            stile__rule_make(STILE__RULE_RSP, (int64_t)(pc & 15) >= stile__rule_extra(rule) ? 16 : 8, 0, 0);
+    if (rule == 0)
+        return 0;
+    uint32_t i = cache_index(pc);
+    atomic_store_explicit(&cache[i].rule, rule, memory_order_relaxed);
+    atomic_store_explicit(&cache[i].check, rule ^ (pc | w->tag), memory_order_relaxed);
+    return rule;
+}
+
+static inline uint64_t rule_find(struct walker *w, uint64_t pc)
+{
+    uint32_t i = cache_index(pc);
+    uint64_t rule = atomic_load_explicit(&cache[i].rule, memory_order_relaxed);
+    if ((atomic_load_explicit(&cache[i].check, memory_order_relaxed) ^ rule) == (pc | w->tag))
+        return rule;
+    return rule_search(w, pc);
+}
+
+/* Most of a stack is what it was at the last sample. Its frames lie side by side in the memo, with their rules: so the
+ * next rule does not wait for the return address that it will be checked against, and the processor fetches ahead. */
+static void memo_begin(struct walker *w, struct stile__memo *memo)
+{
+    static const struct stile__memo_frame none = {.rsp = UINT64_MAX};
+    uint32_t last = memo->halves[0].last & 1;
+    const struct stile__memo_half *old = &memo->halves[last];
+    struct stile__memo_half *now = &memo->halves[last ^ 1];
+    w->memo = memo;
+    w->old = w->old_end = &none;
+    if (old->n <= STILE__MEMO_FRAMES && old->tag == w->tag) {
+        w->old = old->frames;
+        w->old_end = old->frames + old->n;
+    }
+    for (const struct stile__memo_frame *f = w->old; f < w->old_end; f++)
+        __builtin_prefetch((const char *)f->rsp - 8);
+    w->now = now->frames;
+    w->now_limit = now->frames + STILE__MEMO_FRAMES;
+}
+
+static void memo_end(struct walker *w)
+{
+    uint32_t now = (w->memo->halves[0].last & 1) ^ 1;
+    struct stile__memo_half *half = &w->memo->halves[now];
+    half->tag = w->tag;
+    half->n = (uint32_t)(w->now - half->frames);
+    w->now->rsp = UINT64_MAX;
+    w->memo->halves[0].last = now;
+}
+
+/* Goes on in another block where the frames do not fit. */
+static __attribute__((noinline)) bool frames_more(struct walker *w)
+{
+    uint32_t i = stile__block_take(w->s, w->r, (uint32_t)stile__thread.id);
+    if (i == STILE__BLOCK_NONE)
+        return false;
+    if (w->block == NULL) {
+        w->record->n_inline = w->n;
+        w->record->frames_block = i;
+    } else {
+        w->block->next = i;
+    }
+    w->block = stile__region_block(w->r, w->s->size, i);
+    w->block->next = STILE__BLOCK_NONE;
+    w->block->used = STILE__BLOCK_DATA;
+    w->out = (uint64_t *)(void *)w->block->data;
+    w->out_end = w->out + STILE__BLOCK_DATA / sizeof(uint64_t);
+    return true;
+}
+
+static uint64_t stack_word(uint64_t address)
+{
+    return *(const uint64_t *)address;
+}
+
+/* Whether the word at an address lies in what may be read. */
+static inline bool in_stack(const struct walker *w, uint64_t address)
+{
+    return address >= w->floor && address < w->hi && w->hi - address >= sizeof(uint64_t);
+}
+
+/* From a signal frame to what the signal interrupted, on whatever stack that was. */
+static bool signal_cross(struct walker *w)
+{
+    const uint64_t frame = w->rsp, *regs = (const uint64_t *)(frame + FRAME_REGS);
+    if (!reach(w, frame + FRAME_BYTES))
+        return false;
+    w->rsp = regs[FRAME_RSP];
+    w->rbp = regs[FRAME_RBP];
+    w->pc = regs[FRAME_RIP];
+    if (!(w->rsp > frame && w->rsp < w->hi) && !stack_find(w))
+        return false;
+    w->anchor = (struct anchor){.n = w->n, .frame = frame};
+    return true;
+}
+
+static uint64_t anchor_reg(const struct walker *w, unsigned i)
+{
+    static const uint8_t order[STILE__REG_COUNT] = {13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7, 16};
+    return w->anchor.regs != NULL ? w->anchor.regs[i]
+                                  : stack_word(w->anchor.frame + FRAME_REGS + 8u * order[i]);
+}
+
+/* The CFA of a frame whose rule is not one of the two common ones, or 0. *saved is where the caller's rbp lies, as an
+ * address, or 0. */
+static __attribute__((noinline)) uint64_t cfa_other(struct walker *w, uint64_t rule, uint64_t *saved)
+{
+    uint64_t base = stile__rule_op(rule) == STILE__RULE_DEREF_RBP ? w->rbp : w->rsp;
+    uint64_t at = base + (uint64_t)(int64_t)stile__rule_offset(rule), cfa = 0;
+
+    switch (stile__rule_op(rule)) {
+    case STILE__RULE_DEREF_RSP:
+    case STILE__RULE_DEREF_RBP:
+        if (in_stack(w, at))
+            cfa = stack_word(at) + (uint64_t)(8 * (int64_t)stile__rule_extra(rule));
+        break;
+    case STILE__RULE_REGISTER:
+        if (w->anchor.n == w->n - 1)
+            cfa = anchor_reg(w, (unsigned)stile__rule_extra(rule) % STILE__REG_COUNT) +
+                  (uint64_t)(int64_t)stile__rule_offset(rule);
+        break;
+    case STILE__RULE_FRAME_POINTER:
+        if (w->rbp >= w->rsp)
+            cfa = w->rbp + 16;
+        break;
+    default:
+        break;
+    }
+    base = rule & STILE__RULE_AT_BASE ? w->rbp - 8 : cfa;
+    *saved = base + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
+    return cfa;
+}
+
+/* What a rule that names no caller says. True: w is at the frame that a signal interrupted. */
+static __attribute__((noinline)) bool frame_last(struct walker *w, uint64_t rule, enum stop *stop)
+{
+    *stop = STOP_STUCK;
+    if (stile__rule_op(rule) == STILE__RULE_END ||
+        /* The loader's first instructions have no CFI, and nothing above them but the arguments. */
+        (stile__rule_op(rule) == STILE__RULE_FRAME_POINTER && w->hi == w->limit && w->rsp + 16 >= w->hi)) {
+        *stop = STOP_END;
+        return false;
+    }
+    if (stile__rule_op(rule) != STILE__RULE_SIGNAL)
+        return false;
+    if (++w->crossings > CROSSINGS_MAX) {
+        *stop = STOP_CIRCLE;
+        return false;
+    }
+    return signal_cross(w);
+}
+
+/* Walks as far as it goes. On a stop, w is the last frame that was listed. What changes with each frame is in registers
+ * here, and in w wherever something else is called. */
+static enum stop frames_walk(struct walker *w)
+{
+    uint64_t rsp = w->rsp, rbp = w->rbp, pc = w->pc;
+    const struct stile__memo_frame *old = w->old;
+    enum stop stop;
+    for (;;) {
+        if (w->n >= w->depth)
+            return STOP_DEPTH;
+        if (__builtin_expect(w->out == w->out_end, 0) && !frames_more(w))
+            return STOP_BUFFER;
+        *w->out++ = pc;
+        w->n++;
+
+        uint64_t rule, cfa, saved;
+        while (old < w->old_end && old->rsp < rsp)
+            old++;
+        rule = old->rsp == rsp && old->pc == pc ? old->rule : rule_find(w, pc);
+        if (w->now < w->now_limit)
+            *w->now++ = (struct stile__memo_frame){rsp, pc, rule};
+        enum stile__rule_op op = stile__rule_op(rule);
+        if (__builtin_expect(op == STILE__RULE_RSP, 1)) {
+            cfa = rsp + (uint64_t)(int64_t)stile__rule_offset(rule);
+            saved = cfa + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
+        } else if (op == STILE__RULE_RBP) {
+            cfa = rbp + (uint64_t)(int64_t)stile__rule_offset(rule);
+            saved = cfa + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
+        } else {
+            w->rsp = rsp, w->rbp = rbp, w->pc = pc;
+            if (frame_last(w, rule, &stop)) {
+                rsp = w->rsp, rbp = w->rbp, pc = w->pc;
+                continue;
+            }
+            cfa = stop == STOP_STUCK ? cfa_other(w, rule, &saved) : 0;
+            if (cfa == 0)
+                return stop;
+        }
+        stop = STOP_STUCK;
+        if (cfa <= rsp || cfa % 8 != 0 || (cfa > w->hi && !reach(w, cfa)))
+            break;
+        uint64_t ret = stack_word(cfa - 8);
+        if (ret - CODE_MIN >= ADDRESS_MAX - CODE_MIN) {
+            stop = ret == 0 ? STOP_END : STOP_STUCK;
+            break;
+        }
+        if (stile__rule_saved(rule) != 0) {
+            if (stile__rule_saved(rule) == STILE__RULE_LOST)
+                rbp = 0;
+            else if (in_stack(w, saved))
+                rbp = stack_word(saved);
+            else
+                break;
+        }
+        rsp = cfa;
+        pc =
+            ret -
+            1; /* inside the call, whose row it is: a call that never returns may be a function's last byte */
+    }
+    w->rsp = rsp, w->rbp = rbp, w->pc = pc;
+    return stop;
+}
+
+/* Forgets all frames but the first n. */
+static void frames_drop(struct walker *w, uint32_t n)
+{
+    struct stile__record *record = w->record;
+    if (record->frames_block == STILE__BLOCK_NONE) {
+        record->n_inline = n;
+    } else if (n <= record->n_inline) {
+        stile__blocks_give_back(w->s, w->r, record->frames_block);
+        record->frames_block = STILE__BLOCK_NONE;
+        record->n_inline = n;
+        w->block = NULL;
+    }
+    w->n = n;
+}
+
+/* The registers of the last frame that was listed, as far as they are known. Returns the bits of those that are not. */
+static uint32_t registers_of_frame(const struct walker *w, uint64_t *regs)
+{
+    for (int i = 0; i < STILE__REG_COUNT; i++)
+        regs[i] = 0;
+    regs[STILE__REG_RBP] = w->rbp;
+    regs[STILE__REG_RSP] = w->rsp;
+    regs[STILE__REG_RIP] = w->pc;
+    return ((1u << STILE__REG_COUNT) - 1) &
+           ~(1u << STILE__REG_RBP | 1u << STILE__REG_RSP | 1u << STILE__REG_RIP);
+}
+
+/* Leaves the rest of the stack to the collector: from the last frame whose registers are all known, since what libunwind
+ * needs is not known here; from the frame where the walk is stuck if that one is too far to copy all between. */
+static enum stile__reason rest_leave(struct walker *w, enum stile__record_kind kind)
+{
+    struct stile__record *record = w->record;
+    uint64_t regs[STILE__REG_COUNT], rsp = anchor_reg(w, STILE__REG_RSP);
+    uint32_t lost = 0;
+
+    /* Of a stack whose end is not known nothing is copied: what lies above its frames may be unmapped this moment. */
+    if (w->hi != w->limit)
+        return STILE__REASON_UNKNOWN_STACK;
+    bool far = kind == STILE__RECORD_SNAPSHOT && w->n - 1 > w->anchor.n &&
+               w->hi - rsp > STILE__SNAPSHOT_MAX - STILE__RED_ZONE;
+    if (far)
+        lost = registers_of_frame(w, regs);
+    else
+        for (unsigned i = 0; i < STILE__REG_COUNT; i++)
+            regs[i] = anchor_reg(w, i);
+    rsp = regs[STILE__REG_RSP] - STILE__RED_ZONE;
+    enum stile__reason reason =
+        stile__snapshot_take(w->s, w->r, rsp > w->floor ? rsp : w->floor, w->hi, record);
+    if (record->block == STILE__BLOCK_NONE)
+        return reason;
+    record->kind = (uint8_t)kind;
+    record->lost_regs = lost;
+    if (kind == STILE__RECORD_SNAPSHOT)
+        frames_drop(w, far ? w->n - 1 : w->anchor.n);
+    if (record->frames_block == STILE__BLOCK_NONE)
+        record->n_inline = w->n;
+    for (uint32_t i = 0; i < STILE__REG_COUNT; i++)
+        record->words[record->n_inline + i] = regs[i];
+    return reason;
+}
+
+/* The rules, if they may be used now. */
+static struct stile__rules *rules_now(struct walker *w)
+{
+    uint32_t unloads = atomic_load_explicit(&w->r->unloads, memory_order_acquire);
+    uint32_t era = unloads / STILE__UNLOADS_ONE >> 16;
+
+    w->tag = (uint64_t)(unloads / STILE__UNLOADS_ONE & 0xffff) << 48;
+    if (w->s->size.rule_pages == 0 ||
+        !stile__rules_fresh(unloads, atomic_load_explicit(&w->r->rules_unloads, memory_order_acquire)))
+        return NULL;
+    if (era != atomic_load_explicit(&cache_era, memory_order_relaxed)) {
+        for (uint32_t i = 0; i < CACHED; i++)
+            atomic_store_explicit(&cache[i].check, 0, memory_order_relaxed);
+        atomic_store_explicit(&cache_era, era, memory_order_relaxed);
+    }
+    return stile__region_rules(w->r, w->s->size);
+}
+
+static enum stile__reason walk(struct walker *w)
+{
+    if (!stack_find(w)) {
+        *w->out++ = w->pc;
+        w->n = 1;
+        return STILE__REASON_UNKNOWN_STACK;
+    }
+    if (w->rules == NULL) {
+        /* Frame by frame it would be stuck at the first. */
+        *w->out++ = w->pc;
+        w->n = 1;
+        return rest_leave(w, STILE__RECORD_SNAPSHOT);
+    }
+    switch (frames_walk(w)) {
+    case STOP_END:
+        if (w->r->debug & STILE__DEBUG_VERIFY && w->crossings == 0)
+            (void)rest_leave(w, STILE__RECORD_VERIFY);
+        return STILE__REASON_NONE;
+    case STOP_STUCK:
+        return rest_leave(w, STILE__RECORD_SNAPSHOT);
+    case STOP_BUFFER:
+        return STILE__REASON_BUFFER_FULL;
+    default:
+        return STILE__REASON_TRUNCATED;
+    }
+}
+
+void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                 const struct stile__place *at, struct stile__record *record)
+{
+    struct walker w = {.s = s,
+                       .r = r,
+                       .at = at,
+                       .stack = &t->stack,
+                       .record = record,
+                       .rsp = at->regs[STILE__REG_RSP],
+                       .rbp = at->regs[STILE__REG_RBP],
+                       .pc = at->regs[STILE__REG_RIP],
+                       .depth = s->depth,
+                       .anchor = {.regs = at->regs}};
+    w.rules = rules_now(&w);
+    memo_begin(&w, stile__region_memo(r, s->size, (uint32_t)t->id));
+    w.out = record->words;
+    w.out_end =
+        w.out + (record->cells * STILE__CELL_BYTES - sizeof *record) / sizeof(uint64_t) - STILE__REG_COUNT;
+    uint64_t start = r->debug & STILE__DEBUG_WALK_TIME ? __builtin_ia32_rdtsc() : 0;
+    record->reason = (uint8_t)walk(&w);
+    if (start != 0)
+        record->walk_cycles = (uint32_t)(__builtin_ia32_rdtsc() - start);
+    record->n_new = w.n;
+    if (record->frames_block == STILE__BLOCK_NONE)
+        record->n_inline = w.n;
+    memo_end(&w);
 }

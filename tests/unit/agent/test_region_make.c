@@ -41,6 +41,7 @@ static void test_region(void **state)
     assert_true(st.st_blocks * 512 <= 64 << 10);
     assert_int_equal(fcntl(region_fd, F_GETFD), FD_CLOEXEC);
     region->hz = 100;
+    region->depth = 100;
     region->period_ns = 10000000;
     assert_null(stile__region_check(region, (uint64_t)st.st_size, &size));
     assert_int_equal(atomic_load(&region->blocks_ready), 2);
@@ -92,6 +93,7 @@ static void fits(void *bytes)
     CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false) == 0);
     CHILD_CHECK(fstat(region_fd, &st) == 0 && (uint64_t)st.st_size <= *(uint64_t *)bytes);
     region->hz = 100;
+    region->depth = 100;
     region->period_ns = 1;
     CHILD_CHECK(stile__region_check(region, (uint64_t)st.st_size, &size) == NULL);
     stile__region_unmake(region);
@@ -107,7 +109,7 @@ static void does_not_fit(void *bytes)
 
 static void test_file_size_limit(void **state)
 {
-    uint64_t least = stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN}).size;
+    uint64_t least = stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, 0}).size;
     uint64_t sizes[] = {least, 8u << 20, 100u << 20};
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)

@@ -28,6 +28,7 @@ void hand_made_new(struct hand_made *h)
     assert_int_equal(stile__region_make(&h->region, &fd, 100, false), 0);
     h->region->hz = 100;
     h->region->period_ns = 10000000;
+    h->region->depth = STILE__DEPTH_MAX;
     h->region->start_cpu_ns = 1ull << 62; /* the test's own CPU time is no part of it */
     h->region->start_unix_ns = 1700000000000000000ull;
     h->region->start_mono_ns = now_mono_ns();
@@ -58,7 +59,9 @@ struct stile__record *hand_made_reserve(struct hand_made *h, uint32_t n_words, u
                                                   &h->slot->tail, stile__record_cells(n_words), commit);
     if (r == NULL)
         abort(); /* the test writes more than it drains */
-    r->n_new = r->kept = r->label_set = 0;
+    r->n_new = r->n_inline = r->kept = r->label_set = 0;
+    r->walk_cycles = r->lost_regs = 0;
+    r->frames_block = STILE__BLOCK_NONE;
     r->reason = 0;
     r->weight_ns = r->stack_start = 0;
     r->stack_len = r->piece = 0;
@@ -73,7 +76,7 @@ void hand_made_tick(struct hand_made *h, const uint64_t *frames, uint32_t n, enu
 {
     uint64_t commit;
     struct stile__record *r = hand_made_reserve(h, n, &commit);
-    r->n_new = n;
+    r->n_new = r->n_inline = n;
     r->reason = (uint8_t)reason;
     r->ticks = ticks;
     memcpy(r->words, frames, n * sizeof *frames);

@@ -39,7 +39,7 @@ static void tick(uint32_t piece, uint32_t ticks)
 {
     uint64_t commit;
     struct stile__record *r = hand_made_reserve(&h, 1, &commit);
-    r->n_new = 1;
+    r->n_new = r->n_inline = 1;
     r->words[0] = code();
     r->ticks = ticks;
     r->piece = piece;

@@ -158,6 +158,7 @@ static void snapshot(uint32_t block, uint32_t len)
     memset(r->words, 0, STILE__REG_COUNT * sizeof *r->words);
     r->words[STILE__REG_RIP] = code();
     r->words[STILE__REG_RSP] = r->stack_start = 0x7000;
+    r->kind = STILE__RECORD_SNAPSHOT;
     r->block = block;
     r->stack_len = len;
     stile__ring_commit(&h.slot->head, commit);
@@ -248,7 +249,7 @@ static void test_damaged_record(void **state)
     (void)state;
     hand_made_tick(&h, &frame, 1, STILE__REASON_NONE, 1);
     struct stile__record *r = hand_made_reserve(&h, 1, &commit);
-    r->n_new = 1000;
+    r->n_new = r->n_inline = 1000;
     stile__ring_commit(&h.slot->head, commit);
     damaged("a record's frames exceed it");
     assert_int_equal(h.process->ticks, 1); /* what came before it counts */
@@ -342,7 +343,10 @@ static void test_scribbling(void **state)
             if (r == NULL)
                 abort();
             fill_random(&r->n_new, 60, &numbers);
-            r->n_new = (uint32_t)n;
+            r->n_new = r->n_inline = (uint32_t)n;
+            r->frames_block = i;
+            r->n_new += next_number(&numbers) % 3 * 2000; /* some go on in blocks */
+            r->kind = i < 2 ? STILE__RECORD_SNAPSHOT + next_number(&numbers) % 2 : STILE__RECORD_WALKED;
             r->reason = 0;
             r->block = i < 2 ? i : STILE__BLOCK_NONE;
             r->stack_len %= STILE__SNAPSHOT_MAX + 1;

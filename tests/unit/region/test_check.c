@@ -19,13 +19,15 @@ static void region_good(void)
     region.size.slot_max = 64;
     region.size.block_max = 128;
     region.size.ring_cells = STILE__RING_CELLS_MIN;
+    region.size.rule_pages = 16;
     region.hz = 100;
+    region.depth = 1000;
     region.period_ns = 10000000;
 }
 
 static uint64_t good_size(void)
 {
-    return stile__region_layout((struct stile__region_size){64, 128, STILE__RING_CELLS_MIN}).size;
+    return stile__region_layout((struct stile__region_size){64, 128, STILE__RING_CELLS_MIN, 16}).size;
 }
 
 static void refused(const char *why)
@@ -93,6 +95,14 @@ static void test_region_errors(void **state)
     refused(small);
     region.size.slot_max = 80;
     refused(small);
+    region.size.rule_pages = STILE__RULES_PAGES_MAX + 1;
+    refused("the region's room for unwind rules is out of range");
+    region.size.rule_pages = 17;
+    refused(small);
+    region.depth = 0;
+    refused("the region's depth is out of range");
+    region.depth = STILE__DEPTH_MAX + 1;
+    refused("the region's depth is out of range");
     region.period_ns = 0;
     refused(period);
     region.hz = 0;
@@ -122,6 +132,8 @@ static void test_random_regions(void **state)
             region.size.slot_max %= STILE__SLOT_MAX * 2;
         if (pick & 1u << 11)
             region.size.block_max %= STILE__BLOCK_MAX * 2;
+        if (pick & 7u << 21)
+            region.size.rule_pages %= STILE__RULES_PAGES_MAX * 5 / 4;
         if (pick & 7u << 18)
             region.size.ring_cells = 64u << region.size.ring_cells % 8;
         if (pick & 7u << 12)
@@ -136,6 +148,7 @@ static void test_random_regions(void **state)
         assert_true(size.block_max > 0 && size.block_max <= STILE__BLOCK_MAX);
         assert_true(size.ring_cells >= STILE__RING_CELLS_MIN && size.ring_cells <= STILE__RING_CELLS_MAX &&
                     (size.ring_cells & (size.ring_cells - 1)) == 0);
+        assert_true(size.rule_pages <= STILE__RULES_PAGES_MAX);
         assert_true(stile__region_layout(size).size <= file_size);
         assert_true(region.period_ns != 0 && region.period_ns <= 1000000000);
         assert_true(region.hz != 0 && region.hz <= STILE__REGION_HZ_MAX);
@@ -146,7 +159,7 @@ static void test_random_regions(void **state)
 /* No ring overlaps the next one, and the last one ends where the blocks begin. */
 static void test_rings(void **state)
 {
-    struct stile__region_size s = {STILE__SLOTS_LARGE * 2, 16, STILE__RING_CELLS_MIN};
+    struct stile__region_size s = {STILE__SLOTS_LARGE * 2, 16, STILE__RING_CELLS_MIN, 16};
     (void)state;
     for (; s.ring_cells <= STILE__RING_CELLS_MAX; s.ring_cells *= 2) {
         assert_int_equal(stile__ring_offset(s, 0), 0);
@@ -166,11 +179,13 @@ static struct stile__record *record_good(void)
 {
     static union {
         struct stile__record record;
-        struct stile__cell cells[4];
+        struct stile__cell cells[5];
     } r;
     memset(&r, 0, sizeof r);
-    r.record.cells = 3;
-    r.record.n_new = 1;
+    r.record.cells = 4;
+    r.record.kind = STILE__RECORD_SNAPSHOT;
+    r.record.n_new = r.record.n_inline = 1;
+    r.record.frames_block = STILE__BLOCK_NONE;
     r.record.block = 5;
     r.record.stack_len = STILE__SNAPSHOT_MAX;
     return &r.record;
@@ -178,7 +193,7 @@ static struct stile__record *record_good(void)
 
 static void record_refused(struct stile__record *r, const char *why)
 {
-    const char *said = stile__record_check(r, 4, 64);
+    const char *said = stile__record_check(r, 5, 64);
     assert_non_null(said);
     assert_string_equal(said, why);
 }
@@ -190,20 +205,38 @@ static void test_records(void **state)
     struct stile__record *r = record_good();
 
     (void)state;
-    assert_null(stile__record_check(r, 3, 64));
-    assert_string_equal(stile__record_check(r, 2, 64), "a record is longer than what was written");
+    assert_null(stile__record_check(r, 4, 64));
+    assert_string_equal(stile__record_check(r, 3, 64), "a record is longer than what was written");
     r->cells = 0;
     record_refused(r, "a record is longer than what was written");
     r = record_good();
-    r->n_new = 2; /* three cells hold 18 words: 17 registers and one address */
+    r->n_new = r->n_inline = 8; /* four cells hold 24 words: 17 registers and 7 frames */
     record_refused(r, frames);
+    r->kind = STILE__RECORD_WALKED;
     r->block = STILE__BLOCK_NONE;
-    r->n_new = 18;
-    assert_null(stile__record_check(r, 4, 64));
-    r->n_new = 19;
+    r->n_new = r->n_inline = 24;
+    assert_null(stile__record_check(r, 5, 64));
+    r->n_new = r->n_inline = 25;
     record_refused(r, frames);
-    r->n_new = UINT32_MAX;
+    r->n_new = r->n_inline = UINT32_MAX;
     record_refused(r, frames);
+    r->n_inline = 24;
+    r->n_new = 23;
+    record_refused(r, "a record's frames are out of range");
+    r->n_new = 25; /* one more, in no block */
+    record_refused(r, "a record's frames are out of range");
+    r->frames_block = 63;
+    assert_null(stile__record_check(r, 5, 64));
+    r->n_new = STILE__DEPTH_MAX + 1;
+    record_refused(r, "a record's frames are out of range");
+    r = record_good();
+    r->kind = STILE__RECORD_KINDS;
+    record_refused(r, "a record's kind is unknown");
+    r->kind = STILE__RECORD_WALKED; /* and has a snapshot */
+    record_refused(r, snapshot);
+    r->kind = STILE__RECORD_VERIFY; /* and has none */
+    r->block = STILE__BLOCK_NONE;
+    record_refused(r, snapshot);
     r = record_good();
     r->reason = STILE__REASON_COUNT;
     record_refused(r, "a record's reason is unknown");
@@ -213,8 +246,8 @@ static void test_records(void **state)
     r = record_good();
     r->stack_len++;
     record_refused(r, snapshot);
-    r->is_pad = 1; /* nothing else of a pad is looked at */
-    assert_null(stile__record_check(r, 4, 64));
+    r->kind = STILE__RECORD_PAD; /* nothing else of a pad is looked at */
+    assert_null(stile__record_check(r, 5, 64));
 }
 
 static void test_random_records(void **state)
@@ -241,12 +274,18 @@ static void test_random_records(void **state)
             r->block = pick & 1u << 24 ? STILE__BLOCK_NONE : r->block % STILE__BLOCK_MAX;
         if (pick & 1u << 25)
             r->stack_len %= STILE__SNAPSHOT_MAX * 2;
-        r->is_pad = (pick & 1u << 26) != 0;
+        r->kind = (uint8_t)(pick >> 26) % (STILE__RECORD_KINDS + 1);
+        r->n_inline = pick & 1u << 30 ? r->n_new : r->n_inline % 64;
+        if (pick & 1u << 29)
+            r->frames_block %= STILE__BLOCK_MAX;
         if (stile__record_check(r, room, blocks) == NULL) {
             assert_true(r->cells > 0 && r->cells <= room);
-            if (!r->is_pad) {
+            if (r->kind != STILE__RECORD_PAD) {
                 accepted++;
-                uint64_t words = r->n_new + (r->block != STILE__BLOCK_NONE ? 17ull : 0);
+                bool snapshot = r->kind != STILE__RECORD_WALKED;
+                uint64_t words = r->n_inline + (snapshot ? 17ull : 0);
+                assert_true(r->n_inline == r->n_new || (r->n_inline < r->n_new && r->frames_block < blocks));
+                assert_int_equal(snapshot, r->block != STILE__BLOCK_NONE);
                 assert_true(sizeof *r + words * 8 <= (uint64_t)r->cells * STILE__CELL_BYTES);
                 assert_true(r->reason < STILE__REASON_COUNT);
                 assert_true(r->block == STILE__BLOCK_NONE ||

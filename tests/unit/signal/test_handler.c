@@ -39,6 +39,8 @@ static int set_up(void **state)
     clocks[0].kind = STILE__CLOCK_TIMER;
     clocks[0].perf_fd = -1;
     made.period_ns = 1000;
+    made.depth = STILE__DEPTH_MAX;
+    atomic_store(&region->rules_unloads, STILE__RULES_NONE);
     atomic_store(&made.region, region);
     slot = stile__region_slot(region, 0);
     atomic_store(&slot->state, STILE__SLOT_LIVE);
@@ -96,12 +98,13 @@ static void test_record(void **state)
     errno = 1234;
     tick(5ull << 32, 2, &uc);
     assert_int_equal(errno, 1234);
-    assert_int_equal(atomic_load(&slot->head), stile__record_cells(STILE__WALK_WORDS));
+    assert_int_equal(atomic_load(&slot->head), stile__record_cells(STILE__REG_COUNT));
     assert_int_equal(atomic_load(&slot->signals), 1);
     assert_int_equal(atomic_load(&slot->stack_lock), 0);
     const struct stile__record *r = record_at(0);
     assert_int_equal(r->ticks, 3);
     assert_int_equal(r->weight_ns, 3000);
+    assert_int_equal(r->kind, STILE__RECORD_SNAPSHOT);
     assert_int_equal(r->n_new, 0);
     assert_int_equal(r->kept, 0);
     assert_int_equal(r->reason, STILE__REASON_NONE);
@@ -131,15 +134,15 @@ static void test_leaf_only(void **state)
 
     atomic_store(&region->blocks_used[0], ~0ull);
     tick(5ull << 32, 0, &uc);
-    assert_int_equal(record_at(3)->reason, STILE__REASON_BUFFER_FULL);
-    assert_int_equal(record_at(3)->n_new, 1);
-    assert_int_equal(record_at(3)->words[0], (uintptr_t)&tick);
+    assert_int_equal(record_at(2)->reason, STILE__REASON_BUFFER_FULL);
+    assert_int_equal(record_at(2)->n_new, 1);
+    assert_int_equal(record_at(2)->words[0], (uintptr_t)&tick);
 
     stile__thread.stack = (struct stile__bounds){4096, 8192};
     tick(5ull << 32, 0, &uc);
-    assert_int_equal(record_at(6)->reason, STILE__REASON_UNKNOWN_STACK);
-    assert_int_equal(record_at(6)->n_new, 1);
-    assert_int_equal(record_at(6)->words[0], (uintptr_t)&tick);
+    assert_int_equal(record_at(4)->reason, STILE__REASON_UNKNOWN_STACK);
+    assert_int_equal(record_at(4)->n_new, 1);
+    assert_int_equal(record_at(4)->words[0], (uintptr_t)&tick);
 }
 
 /* Periods are long here, so that a test's own time does not matter. The slot's thread has used n of them. */
@@ -182,7 +185,7 @@ static void timer_tick(uint64_t id, bool in_kernel)
     signal_arrives(&info, &uc);
 }
 
-#define RECORD stile__record_cells(STILE__WALK_WORDS)
+#define RECORD stile__record_cells(STILE__REG_COUNT)
 
 static void test_perf_ticks(void **state)
 {
@@ -256,14 +259,13 @@ static void test_perf_alone_settles_itself(void **state)
     (void)state;
     bind_to_slot();
     used(100, STILE__CLOCK_PERF_ALONE);
-    uint64_t last = 0;
     for (int i = 0; i < 64; i++) {
-        last = atomic_load(&slot->head);
         perf_tick(77);
         atomic_store(&slot->tail, atomic_load(&slot->head));
+        atomic_store(&region->blocks_used[0], 0);
     }
     assert_int_equal(atomic_load(&slot->ticks), 100);
-    const struct stile__record *settled = record_at((last + RECORD) % STILE__RING_CELLS_MIN);
+    const struct stile__record *settled = record_at((atomic_load(&slot->head) - 1) % STILE__RING_CELLS_MIN);
     assert_int_equal(settled->ticks, 36);
     assert_int_equal(settled->in_kernel, 1);
     assert_int_equal(settled->n_new, 0); /* where, nobody knows */
@@ -369,10 +371,12 @@ static void test_full_ring_counts(void **state)
 {
     ucontext_t uc;
     (void)state;
-    uint32_t fit = STILE__RING_CELLS_MIN / stile__record_cells(STILE__WALK_WORDS);
-    for (uint32_t i = 0; i < fit + 4; i++)
+    uint32_t fit = STILE__RING_CELLS_MIN / stile__record_cells(STILE__REG_COUNT);
+    for (uint32_t i = 0; i < fit + 4; i++) {
         tick(5ull << 32, 1, &uc);
-    assert_int_equal(atomic_load(&slot->head), fit * stile__record_cells(STILE__WALK_WORDS));
+        atomic_store(&region->blocks_used[0], 0);
+    }
+    assert_int_equal(atomic_load(&slot->head), fit * stile__record_cells(STILE__REG_COUNT));
     assert_int_equal(atomic_load(&slot->signals), fit + 4);
     assert_int_equal(atomic_load(&slot->lost_ticks), 8);
     assert_int_equal(atomic_load(&slot->lost_ns), 8000);

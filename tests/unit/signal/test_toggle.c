@@ -91,7 +91,7 @@ static uint64_t records_of(uint32_t piece)
     uint64_t ticks = 0, at = 0;
     while (at < atomic_load(&own->head) && at < made.size.ring_cells) {
         const struct stile__record *r = (const void *)(stile__region_ring(region, made.size, 0) + at);
-        if (!r->is_pad && r->piece == piece)
+        if (r->kind != STILE__RECORD_PAD && r->piece == piece)
             ticks += r->ticks;
         at += r->cells;
     }

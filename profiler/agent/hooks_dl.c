@@ -1,0 +1,67 @@
+/* Hook on dlclose: while a library goes, and until the collector knows of it, no unwind rule is used, since another
+ * library may lie at its address at once. Loads need no hook (one would change whose RUNPATH dlopen searches): code
+ * without rules is what the collector learns anyway. What libc unloads by itself (iconv's and name services' modules)
+ * the collector finds in the maps. Normal context. */
+#include <dlfcn.h>
+#include <link.h>
+#include <stdatomic.h>
+
+#include "profiler/agent/hooks.h"
+#include "profiler/agent/session.h"
+#include "profiler/agent/stile.h"
+#include "profiler/agent/threads.h"
+#include "profiler/region/raw_syscall.h"
+
+static int unloads_read(struct dl_phdr_info *info, size_t size, void *to)
+{
+    (void)size;
+    *(unsigned long long *)to = info->dlpi_subs;
+    return 1; /* every module says the same */
+}
+
+static unsigned long long unloads_so_far(void)
+{
+    unsigned long long n = 0;
+    dl_iterate_phdr(unloads_read, &n);
+    return n;
+}
+
+/* Says that somebody is in dlclose, or is not any more. The session that was told of the one must be told of the other,
+ * and no other: a destructor may fork, or stop and start a profile. Returns the region, or NULL. */
+static struct stile__region *closing_set(const struct stile__region *told, bool begins, bool unloaded)
+{
+    struct stile__session *s = stile__session;
+    struct stile__region *r = stile__session_enter(s, stile__thread_shard());
+    if (r == NULL)
+        return NULL;
+    if (s->pid != stile__raw_getpid() || (!begins && r != told)) {
+        stile__session_leave(s, stile__thread_shard());
+        return NULL;
+    }
+    uint32_t now = atomic_load_explicit(&r->unloads, memory_order_relaxed), next;
+    do { /* release: whoever sees the library gone sees that rules are not to be used */
+        next = unloaded ? now + STILE__UNLOADS_ONE : now;
+        if (begins)
+            next++;
+        else if (now % STILE__UNLOADS_ONE != 0)
+            next--;
+    } while (!atomic_compare_exchange_weak_explicit(&r->unloads, &now, next, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    stile__session_leave(s, stile__thread_shard());
+    return r;
+}
+
+STILE_EXPORT int dlclose(void *handle)
+{
+    static void *cache;
+    int (*next)(void *) = (int (*)(void *))stile__hook_next(&cache, "dlclose");
+    unsigned long long before = 0;
+
+    const struct stile__region *told = closing_set(NULL, true, false);
+    if (told != NULL)
+        before = unloads_so_far();
+    int err = next(handle);
+    if (told != NULL)
+        closing_set(told, false, unloads_so_far() != before);
+    return err;
+}

@@ -1,0 +1,125 @@
+/* Rules by file. Collector, normal context. */
+#include "profiler/collector/learned.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "profiler/collector/cfi.h"
+#include "profiler/region/rules.h"
+#include "proto/id_table.h"
+
+#define BLOCK_BYTES (1ull << STILE__RULES_BLOCK_BITS)
+
+struct learned {
+    const struct elf_file *elf;
+    struct cfi *cfi; /* NULL: the file has none */
+    struct learned_block *blocks;
+    size_t n_blocks, cap_blocks;
+    struct learned_row *rows;
+    size_t n_rows, cap_rows;
+    struct stile__id_table by_number;
+};
+
+struct learned *learned_new(const struct elf_file *elf)
+{
+    struct learned *l = calloc(1, sizeof *l);
+    if (l == NULL)
+        return NULL;
+    l->elf = elf;
+    l->cfi = cfi_open(elf);
+    return l;
+}
+
+void learned_free(struct learned *l)
+{
+    if (l == NULL)
+        return;
+    cfi_close(l->cfi);
+    free(l->blocks);
+    free(l->rows);
+    stile__id_table_free(&l->by_number);
+    free(l);
+}
+
+struct key {
+    const struct learned *l;
+    uint64_t number;
+};
+
+static bool is_block(const void *context, uint64_t id)
+{
+    const struct key *k = context;
+    return k->l->blocks[id].number == k->number;
+}
+
+static int row_add(struct learned *l, uint32_t byte, uint64_t rule)
+{
+    if (l->n_rows == l->cap_rows) {
+        size_t cap = l->cap_rows != 0 ? l->cap_rows * 2 : 256;
+        struct learned_row *rows = realloc(l->rows, cap * sizeof *rows);
+        if (rows == NULL)
+            return -ENOMEM;
+        l->rows = rows;
+        l->cap_rows = cap;
+    }
+    l->rows[l->n_rows++] = (struct learned_row){byte, rule};
+    return 0;
+}
+
+/* Reads the rows of a block, equal neighbours joined. */
+static int block_read(struct learned *l, struct learned_block *b)
+{
+    const uint64_t from = b->number << STILE__RULES_BLOCK_BITS, to = from + BLOCK_BYTES;
+    b->first = (uint32_t)l->n_rows;
+    for (uint64_t at = from; at < to;) {
+        struct cfi_row row = cfi_row_at(l->cfi, l->elf, at, to);
+        bool same = l->n_rows > b->first && l->rows[l->n_rows - 1].rule == row.rule;
+        if (!same && row_add(l, (uint32_t)(at - from), row.rule) != 0)
+            return -ENOMEM;
+        at = row.end > at ? row.end : at + 1;
+    }
+    b->n = (uint32_t)(l->n_rows - b->first);
+    if (b->n > STILE__RULES_ROWS_MAX) { /* a rule for each byte: no compiler's doing */
+        l->n_rows = b->first;
+        b->n = 1;
+        return row_add(l, 0, STILE__RULE_OTHER);
+    }
+    return 0;
+}
+
+const struct learned_block *learned_get(struct learned *l, uint64_t address)
+{
+    struct key key = {l, address >> STILE__RULES_BLOCK_BITS};
+    uint64_t hash = stile__hash_add(0, key.number), id;
+
+    if (stile__id_table_find(&l->by_number, hash, is_block, &key, &id))
+        return &l->blocks[id];
+    if (l->n_blocks == l->cap_blocks) {
+        size_t cap = l->cap_blocks != 0 ? l->cap_blocks * 2 : 64;
+        struct learned_block *blocks = realloc(l->blocks, cap * sizeof *blocks);
+        if (blocks == NULL)
+            return NULL;
+        l->blocks = blocks;
+        l->cap_blocks = cap;
+    }
+    struct learned_block *b = &l->blocks[l->n_blocks];
+    b->number = key.number;
+    size_t rows = l->n_rows;
+    if (stile__id_table_reserve(&l->by_number) != 0 || block_read(l, b) != 0) {
+        l->n_rows = rows;
+        return NULL;
+    }
+    stile__id_table_add(&l->by_number, hash, l->n_blocks++);
+    return b;
+}
+
+const struct learned_block *learned_all(const struct learned *l, size_t *n)
+{
+    *n = l->n_blocks;
+    return l->blocks;
+}
+
+const struct learned_row *learned_rows(const struct learned *l, const struct learned_block *b)
+{
+    return l->rows + b->first;
+}

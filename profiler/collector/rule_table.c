@@ -1,0 +1,276 @@
+/* Publishes rules for a process's handler. Collector, normal context. */
+#include "profiler/collector/rule_table.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "profiler/collector/learned.h"
+
+#define NEAR_BYTES 4096u /* of a function, what lies so near the sampled address is learned with it */
+#define BLOCK      (1ull << STILE__RULES_BLOCK_BITS)
+#define PAGE_BYTES (STILE__RULES_PAGE_WORDS * sizeof(uint32_t))
+_Static_assert(PAGE_BYTES == STILE__PAGE, "a page of the arena is a page of memory");
+
+/* The pages are there before anything points to them: a read in the handler must not fail. */
+static bool populate(void *at, size_t bytes)
+{
+    uintptr_t from = (uintptr_t)at & ~(uintptr_t)(STILE__PAGE - 1);
+    return madvise((void *)from, (uintptr_t)at + bytes - from, MADV_POPULATE_WRITE) == 0;
+}
+
+static uint32_t *word_at(const struct rule_table *t, uint32_t i)
+{
+    return (uint32_t *)(uintptr_t)&t->rules->arena[0][0] + i;
+}
+
+static uint32_t page_new(struct rule_table *t)
+{
+    if (t->pages_used == t->pages ||
+        !populate(word_at(t, t->pages_used * STILE__RULES_PAGE_WORDS), PAGE_BYTES))
+        return 0;
+    return t->pages_used++;
+}
+
+static bool kind_is(const void *context, uint64_t id)
+{
+    const struct rule_table *t = context;
+    return t->kinds[id] == t->kinds[t->n_kinds];
+}
+
+/* The number of a rule; 0 if there is no room for another. */
+static uint32_t kind_number(struct rule_table *t, uint64_t rule)
+{
+    uint64_t hash = stile__hash_add(0, rule), id;
+    t->kinds[t->n_kinds] = rule; /* one more than there can be */
+    if (stile__id_table_find(&t->by_rule, hash, kind_is, t, &id))
+        return (uint32_t)id;
+    if (t->n_kinds == STILE__RULES_KINDS || stile__id_table_reserve(&t->by_rule) != 0)
+        return 0;
+    if (t->n_kinds % (STILE__PAGE / sizeof rule) == 0 && !populate(&t->rules->kinds[t->n_kinds], STILE__PAGE))
+        return 0;
+    t->rules->kinds[t->n_kinds] = rule;
+    stile__id_table_add(&t->by_rule, hash, t->n_kinds);
+    return t->n_kinds++;
+}
+
+/* The word of a block, its chunk added if it is new; NULL without room. */
+static _Atomic uint32_t *block_word(struct rule_table *t, uint64_t address)
+{
+    _Atomic uint32_t *found = stile__rules_block(t->rules, t->pages, address);
+    uint64_t chunk = address >> STILE__RULES_CHUNK_BITS;
+    uint32_t h = stile__rules_hash(chunk);
+
+    for (uint32_t k = 0; found == NULL && k < STILE__RULES_PROBES; k++) {
+        _Atomic uint64_t *at = &t->rules->chunks[(h + k) % STILE__RULES_CHUNKS];
+        if (atomic_load_explicit(at, memory_order_relaxed) != 0)
+            continue;
+        uint32_t page = page_new(t);
+        if (page == 0)
+            return NULL;
+        /* Release pairs with stile__rules_block's acquire: the page is zero. */
+        atomic_store_explicit(at, chunk << 16 | page, memory_order_release);
+        found = &t->rules->arena[page][address >> STILE__RULES_BLOCK_BITS & (STILE__RULES_PAGE_WORDS - 1)];
+    }
+    return found;
+}
+
+/* Room for n rows, side by side in one page; 0 if there is none. */
+static uint32_t rows_room(struct rule_table *t, uint32_t n)
+{
+    if (t->row_end - t->row_at < n) {
+        uint32_t page = page_new(t);
+        if (page == 0)
+            return 0;
+        t->row_at = page * STILE__RULES_PAGE_WORDS;
+        t->row_end = t->row_at + STILE__RULES_PAGE_WORDS;
+    }
+    t->row_at += n;
+    return t->row_at - n;
+}
+
+static void block_publish(struct rule_table *t, uint64_t address, const struct learned_row *rows, uint32_t n)
+{
+    uint32_t numbers[STILE__RULES_ROWS_MAX], at;
+    for (uint32_t i = 0; i < n; i++)
+        if ((numbers[i] = kind_number(t, rows[i].rule)) == 0)
+            return;
+    _Atomic uint32_t *word = block_word(t, address);
+    if (word == NULL)
+        return;
+    if (n == 1 && t->alone[numbers[0]] != 0) {
+        at = t->alone[numbers[0]];
+    } else {
+        at = rows_room(t, n);
+        if (at == 0)
+            return;
+        for (uint32_t i = 0; i < n; i++)
+            *word_at(t, at + i) = rows[i].byte << 24 | numbers[i];
+        if (n == 1)
+            t->alone[numbers[0]] = at;
+    }
+    /* Release pairs with stile__rules_find's acquire: the rows and their rules are there. */
+    atomic_store_explicit(word, at << 8 | n, memory_order_release);
+}
+
+static void learned_publish(struct rule_table *t, const struct mapping *m, const struct learned_block *b)
+{
+    uint64_t address = (b->number << STILE__RULES_BLOCK_BITS) + m->bias;
+    if (address >= m->start && address < m->end)
+        block_publish(t, address, learned_rows(m->module->learned, b), b->n);
+}
+
+void rule_table_open(struct rule_table *t, struct stile__region *region, struct stile__region_size size,
+                     const struct mapping_table *mappings, uint32_t unloads)
+{
+    memset(t, 0, sizeof *t);
+    t->region = region;
+    if (size.rule_pages == 0)
+        return;
+    struct stile__rules *rules = stile__region_rules(region, size);
+    t->kinds = calloc(STILE__RULES_KINDS + 1, sizeof *t->kinds);
+    t->alone = calloc(STILE__RULES_KINDS, sizeof *t->alone);
+    if (t->kinds == NULL || t->alone == NULL ||
+        !populate(rules->chunks, sizeof rules->chunks + STILE__PAGE)) {
+        rule_table_close(t);
+        return;
+    }
+    t->rules = rules;
+    t->pages = size.rule_pages;
+    t->pages_used = 1; /* none has number 0, */
+    t->n_kinds = 1;    /* nor any rule */
+    for (uint32_t i = 0; i < mappings->n_live; i++) {
+        const struct mapping *m = &mappings->all[mappings->live[i]];
+        size_t n = 0;
+        const struct learned_block *b =
+            m->module != NULL && m->module->learned != NULL ? learned_all(m->module->learned, &n) : NULL;
+        for (size_t k = 0; k < n; k++)
+            learned_publish(t, m, &b[k]);
+    }
+    atomic_store_explicit(&region->rules_unloads, unloads / STILE__UNLOADS_ONE, memory_order_release);
+}
+
+void rule_table_close(struct rule_table *t)
+{
+    free(t->kinds);
+    free(t->alone);
+    stile__id_table_free(&t->by_rule);
+    memset(t, 0, sizeof *t);
+}
+
+/* Code of a file: the function, as far as it is near. */
+static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t address)
+{
+    struct module *mod = m->module;
+    uint64_t vaddr = address - m->bias, start, end;
+
+    if (mod->learned == NULL && (mod->learned = learned_new(&mod->elf)) == NULL)
+        return;
+    if (!elf_file_entry(&mod->elf, vaddr, &start, &end)) {
+        start = vaddr;
+        end = vaddr + 1;
+    }
+    if (vaddr - start > NEAR_BYTES)
+        start = vaddr - NEAR_BYTES;
+    if (end - vaddr > NEAR_BYTES)
+        end = vaddr + NEAR_BYTES;
+    for (uint64_t at = start & ~(BLOCK - 1); at < end; at += BLOCK) {
+        const _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, at + m->bias);
+        if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0)
+            continue;
+        const struct learned_block *b = learned_get(mod->learned, at);
+        if (b != NULL)
+            learned_publish(t, m, b);
+    }
+}
+
+bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings, uint64_t address)
+{
+    static const struct learned_row by_frame_pointer = {.rule = (uint64_t)STILE__RULE_FRAME_POINTER |
+                                                                (uint64_t)(uint16_t)-2 << 16};
+    if (t->rules == NULL)
+        return true;
+    const _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, address);
+    if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0)
+        return false;
+    uint32_t i = mappings_find(mappings, address);
+    if (i == MAPPING_NONE)
+        return true;
+    const struct mapping *m = &mappings->all[i];
+    if (m->module != NULL && m->bias % BLOCK == 0)
+        file_learn(t, m, address);
+    else if (m->module == NULL) /* code made at run time */
+        block_publish(t, address & ~(BLOCK - 1), &by_frame_pointer, 1);
+    return true;
+}
+
+/* Counts the blocks with rules in a range; forgets them, too, if wanted. */
+static uint64_t range_look(struct rule_table *t, uint64_t start, uint64_t end, bool forget)
+{
+    uint64_t n = 0;
+    for (uint64_t at = start; at < end;) {
+        uint64_t chunk_end = (at | ((1ull << STILE__RULES_CHUNK_BITS) - 1)) + 1;
+        uint64_t stop = chunk_end < end ? chunk_end : end;
+        _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, at);
+        for (; word != NULL && at < stop; at += BLOCK, word++)
+            if (atomic_load_explicit(word, memory_order_relaxed) != 0) {
+                n++;
+                if (forget)
+                    atomic_store_explicit(word, 0, memory_order_relaxed);
+            }
+        at = stop;
+    }
+    return n;
+}
+
+/* Looks at all ranges where a file has come or gone. (Code made at run time comes and goes all the time, and is walked
+ * alike wherever it is.) */
+static uint64_t changes_look(struct rule_table *t, const struct mapping_table *mappings,
+                             const uint32_t *before, uint32_t n, bool forget)
+{
+    uint64_t found = 0;
+    uint32_t i = 0, k = 0;
+    while (i < n || k < mappings->n_live) {
+        const struct mapping *old = i < n ? &mappings->all[before[i]] : NULL;
+        const struct mapping *now = k < mappings->n_live ? &mappings->all[mappings->live[k]] : NULL;
+        if (old != NULL && now != NULL && before[i] == mappings->live[k]) {
+            i++;
+            k++;
+            continue;
+        }
+        bool gone = now == NULL || (old != NULL && old->start <= now->start);
+        const struct mapping *m = gone ? old : now;
+        if (m->path[0] != '\0')
+            found += range_look(t, m->start, m->end, forget);
+        i += gone;
+        k += !gone;
+    }
+    return found;
+}
+
+void rule_table_follow(struct rule_table *t, const struct mapping_table *mappings,
+                       const uint32_t *live_before, uint32_t n, uint32_t unloads)
+{
+    if (t->rules == NULL)
+        return;
+    uint32_t as_of = unloads / STILE__UNLOADS_ONE;
+    if (changes_look(t, mappings, live_before, n, false) != 0) {
+        /* First nobody uses the table, nor what was taken from it, then it changes. Another unload since the look at the
+         * maps: they have to be looked at again. */
+        uint32_t was =
+            atomic_fetch_add_explicit(&t->region->unloads, STILE__UNLOADS_ONE, memory_order_acq_rel);
+        changes_look(t, mappings, live_before, n, true);
+        if (was / STILE__UNLOADS_ONE != as_of)
+            return;
+        as_of = (was + STILE__UNLOADS_ONE) / STILE__UNLOADS_ONE;
+    }
+    atomic_store_explicit(&t->region->rules_unloads, as_of, memory_order_release);
+}
+
+uint64_t rule_table_bytes(const struct rule_table *t)
+{
+    if (t->rules == NULL)
+        return 0;
+    uint64_t kinds = (t->n_kinds * sizeof(uint64_t) + STILE__PAGE - 1) / STILE__PAGE * STILE__PAGE;
+    return sizeof t->rules->chunks + kinds + (uint64_t)(t->pages_used - 1) * PAGE_BYTES;
+}

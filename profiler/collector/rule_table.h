@@ -1,0 +1,44 @@
+/* A process's unwind rules, in its region: what is learned of its files, published for its handler. Collector, normal
+ * context. See rules.h for the table. */
+#ifndef STILE_COLLECTOR_RULE_TABLE_H
+#define STILE_COLLECTOR_RULE_TABLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "profiler/collector/modules.h"
+#include "profiler/region/layout.h"
+#include "proto/id_table.h"
+
+struct rule_table {
+    struct stile__region *region;
+    struct stile__rules *rules; /* NULL: the region has no room for them, or it cannot be had */
+    uint32_t pages;             /* of the arena */
+    uint32_t pages_used;
+    uint32_t row_at;  /* where the next rows go, in words of the arena, */
+    uint32_t row_end; /* and how far that page goes */
+    uint64_t *kinds;  /* our copy of the rules by number: the program's cannot be believed */
+    uint32_t *alone;  /* by number: row of a block that has this rule throughout, or 0 */
+    uint32_t n_kinds;
+    struct stile__id_table by_rule;
+};
+
+/* Opens the table of a region and fills in what is known of the files of these mappings, which are as of `unloads`. It
+ * stays closed where it cannot be had: then the handler has no rules. */
+void rule_table_open(struct rule_table *t, struct stile__region *region, struct stile__region_size size,
+                     const struct mapping_table *mappings, uint32_t unloads);
+void rule_table_close(struct rule_table *t);
+
+/* Learns the rules of the function that has an address, if they are not there yet. Returns false if they were. */
+bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings, uint64_t address);
+
+/* Follows what the maps say: live_before are the mappings of the look before (n of them, by start), `unloads` what the
+ * region's word was before this look. */
+void rule_table_follow(struct rule_table *t, const struct mapping_table *mappings,
+                       const uint32_t *live_before, uint32_t n, uint32_t unloads);
+
+/* Bytes of memory that the table takes. */
+uint64_t rule_table_bytes(const struct rule_table *t);
+
+#endif
