@@ -36,6 +36,7 @@ static const char *region_map(struct process *p, int fd)
     if ((fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK) == 0 || fcntl(fd, F_GET_SEALS) < 0)
         return "the region is not sealed";
     p->region_size = (uint64_t)st.st_size;
+    p->uid = st.st_uid;
     void *at = mmap(NULL, p->region_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (at == MAP_FAILED)
         return "the region cannot be mapped";

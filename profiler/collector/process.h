@@ -46,6 +46,7 @@ struct process {
     enum process_state state;
     pid_t pid;       /* as the collector sees it */
     int32_t own_pid; /* as the program sees it */
+    uid_t uid;       /* whose files the program makes: the region's owner */
     int pidfd, maps_fd;
     struct slot_seen *slots;
 

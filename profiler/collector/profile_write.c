@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "profiler/collector/perf_map.h"
 #include "profiler/region/signal_name.h"
 #include "proto/builder.h"
 #include "proto/symbolizer.h"
@@ -20,6 +21,7 @@ struct mapping_out {
     uint64_t id; /* in the profile; 0: not added yet */
     struct stile__symbol_module *symbols;
     uint64_t locations, named, with_file, with_line;
+    bool run_time_names; /* some of its code is named by the perf map */
 };
 
 struct writer {
@@ -27,6 +29,9 @@ struct writer {
     const struct process *whole; /* that it is a piece of, or itself: threads, mappings, region */
     struct stile__builder *builder;
     struct stile__symbolizer *symbolizer; /* NULL: without names */
+    struct perf_map perf_map;             /* names of code that no module has */
+    bool perf_map_tried;                  /* there is such code: the map was read, */
+    const char *perf_map_trouble;         /* or this is why not */
     struct mapping_out *mappings;
     uint64_t *node_location; /* per call tree node; 0: none yet */
 };
@@ -72,6 +77,24 @@ static void line_unnamed(const struct mapping *m, uint64_t address, char *name, 
     snprintf(name, size, "%s+0x%" PRIx64, m->path[0] != '\0' ? base_name(m->path) : "anon", vaddr);
 }
 
+/* Whether the mapping's file could know what is there. Code that is compiled at run time may lie in memory that has a name
+ * (a memfd, say), or in a file that is none of code: they can be opened, but not asked. */
+static bool has_code_file(const struct mapping *m)
+{
+    return m->module != NULL && m->module->elf.n_segments != 0;
+}
+
+/* The name of code that was compiled at run time, or NULL. */
+static const char *run_time_name(struct writer *w, uint64_t address)
+{
+    if (w->symbolizer == NULL) /* what broke it may have been this */
+        return NULL;
+    if (!w->perf_map_tried)
+        w->perf_map_trouble = perf_map_read(&w->perf_map, w->whole);
+    w->perf_map_tried = true;
+    return perf_map_find(&w->perf_map, address);
+}
+
 static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, uint64_t *id)
 {
     const struct mapping *m = &w->whole->mappings.all[i];
@@ -100,8 +123,13 @@ static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, u
     out->with_file += has_file;
     out->with_line += has_line;
     if (n == 0) {
-        line_unnamed(m, address, unnamed, sizeof unnamed);
-        lines[n++] = (struct stile__builder_line){unnamed, unnamed, "", 0, 0};
+        const char *name = has_code_file(m) ? NULL : run_time_name(w, address);
+        out->run_time_names = out->run_time_names || name != NULL;
+        if (name == NULL) {
+            line_unnamed(m, address, unnamed, sizeof unnamed);
+            name = unnamed;
+        }
+        lines[n++] = (struct stile__builder_line){name, name, "", 0, 0};
     }
     return stile__builder_location_add(w->builder, out->id, address, lines, n, id);
 }
@@ -123,8 +151,11 @@ static int location_of(struct writer *w, uint32_t node, uint64_t *id)
         static const struct stile__builder_line line = {STILE__KERNEL_NAME, STILE__KERNEL_NAME, "", 0, 0};
         err = stile__builder_location_add(w->builder, 0, 0, &line, 1, id);
     } else if (n->mapping == MAPPING_NONE) {
+        const char *known = run_time_name(w, n->address);
         snprintf(name, sizeof name, "0x%" PRIx64, n->address);
-        const struct stile__builder_line line = {name, name, "", 0, 0};
+        if (known == NULL)
+            known = name;
+        const struct stile__builder_line line = {known, known, "", 0, 0};
         err = stile__builder_location_add(w->builder, 0, n->address, &line, 1, id);
     } else {
         err = location_in_mapping(w, n->mapping, n->address, id);
@@ -168,11 +199,18 @@ static int samples_out(struct writer *w)
 }
 
 /* A has_* flag stops viewers from looking for better themselves: it is set only where debug information answered
- * for every location of the mapping that has a symbol at all (a PLT entry has none, for no viewer). */
+ * for every location of the mapping that has a symbol at all (a PLT entry has none, for no viewer), or where there is
+ * nothing else to ask, since the code was compiled at run time. */
 static int flags_out(struct writer *w)
 {
     for (uint32_t i = 0; i < w->whole->mappings.n_all; i++) {
         const struct mapping_out *m = &w->mappings[i];
+        if (m->run_time_names) {
+            int err = stile__builder_mapping_flags_set(w->builder, m->id, true, false, false, false);
+            if (err != 0)
+                return err;
+            continue;
+        }
         if (m->id == 0 || m->symbols == NULL || !stile__symbolizer_coverage(m->symbols).debug_info)
             continue;
         bool all = m->named != 0;
@@ -275,6 +313,11 @@ static void comments_out(struct writer *w)
                 stile__signal_name(r->toggle, name, sizeof name));
     if (whole->damage != NULL)
         comment(w, "damaged: %s; samples end there", whole->damage);
+    if (w->perf_map_trouble != NULL)
+        comment(w, "names of run-time code: /tmp/perf-%d.map left out: %s", p->own_pid, w->perf_map_trouble);
+    else if (w->perf_map.lines != 0)
+        comment(w, "names of run-time code: %u lines of /tmp/perf-%d.map, %u skipped", w->perf_map.lines,
+                p->own_pid, w->perf_map.skipped);
     if (w->symbolizer == NULL)
         comment(w, "names: left out, since looking them up failed");
 }
@@ -349,6 +392,7 @@ int profile_write(const struct process *p, const char *path, bool named)
 out:
     free(w.node_location);
     free(w.mappings);
+    perf_map_free(&w.perf_map);
     stile__builder_free(w.builder);
     return err;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -19,6 +20,7 @@
 #include "proto/reader.h"
 
 static struct hand_made h;
+static char names_path[64]; /* of the names of code compiled at run time; "" unless a test makes it */
 
 int a_name_to_find(int x);
 __attribute__((noinline, visibility("default"))) int a_name_to_find(int x)
@@ -43,6 +45,8 @@ static int tear_down(void **state)
 {
     (void)state;
     hand_made_free(&h);
+    unlink(names_path);
+    names_path[0] = '\0';
     scratch_remove();
     return 0;
 }
@@ -210,6 +214,104 @@ static void test_disk_full(void **state)
     assert_int_equal(status, 0);
 }
 
+/* --- Names of code that was compiled at run time */
+
+struct run_time_code {
+    char *anonymous, *memfd; /* a page of code each */
+    uint64_t unnamed;        /* an address in our own file that no symbol has: behind all code */
+};
+
+static void run_time_code_make(struct run_time_code *c)
+{
+    int fd = memfd_create("code", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    c->anonymous = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    c->memfd = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    assert_true(c->anonymous != MAP_FAILED && c->memfd != MAP_FAILED);
+    close(fd);
+    uint32_t own = mappings_find(&h.process->mappings, (uintptr_t)&a_name_to_find);
+    c->unnamed = h.process->mappings.all[own].end - 8;
+    snprintf(names_path, sizeof names_path, "/tmp/perf-%d.map", (int)getpid());
+}
+
+/* A stack of all kinds of code: two places in one function, memory with a name, a file's, and what is nowhere. */
+static void run_time_code_tick(const struct run_time_code *c, uint64_t into)
+{
+    uint64_t frames[] = {(uintptr_t)c->anonymous + 0x10 + into, (uintptr_t)c->memfd + into,
+                         (uintptr_t)&a_name_to_find + 4, c->unnamed, 0x1234};
+    hand_made_tick(&h, frames, 5, STILE__REASON_NONE, 1);
+}
+
+static void run_time_code_check(const struct run_time_code *c, bool named)
+{
+    struct stile__profile *p;
+    char err[512], memfd[64];
+    int32_t functions[2];
+    unsigned found = 0;
+
+    if (stile__profile_read(scratch_path("x.pb"), &p, err, sizeof err) != 0)
+        fail_msg("%s", err);
+    for (size_t i = 0; i < p->pb->n_sample; i++) {
+        const Perftools__Profiles__Sample *s = p->pb->sample[i];
+        if (s->n_location_id != 5)
+            continue;
+        const Perftools__Profiles__Location *l =
+            p->pb->location[stile__profile_location_index(p, s->location_id[0])];
+        functions[found++] = (int32_t)l->line[0]->function_id;
+        const Perftools__Profiles__Mapping *m = p->pb->mapping[l->mapping_id - 1];
+        assert_string_equal(stile__profile_string(p, m->filename), "[anon]");
+        assert_int_equal(m->memory_start, (uintptr_t)c->anonymous);
+        assert_int_equal(m->has_functions, named);
+        assert_false(m->has_filenames || m->has_line_numbers || m->has_inline_frames);
+        snprintf(memfd, sizeof memfd, "memfd:code+0x%x", found == 1 ? 0 : 8);
+        assert_string_equal(name_at(p, s, 1), named ? "in memory of a name" : memfd);
+        assert_non_null(strstr(name_at(p, s, 3), "unit_collector_profile_write+0x"));
+        assert_string_equal(name_at(p, s, 4), named ? "nowhere" : "0x1234");
+        if (named) {
+            assert_string_equal(name_at(p, s, 0), "JS:*hot /x.js:1:2");
+            assert_string_equal(name_at(p, s, 2), "a_name_to_find"); /* its file knows better */
+        }
+    }
+    assert_int_equal(found, 2);
+    assert_int_equal(functions[0] == functions[1], named);
+    assert_int_equal(has_comment(p, "names of run-time code: 5 lines of /tmp/perf-"), named);
+    stile__profile_free(p);
+}
+
+static void test_run_time_code(void **state)
+{
+    struct run_time_code c;
+    (void)state;
+    run_time_code_make(&c);
+    run_time_code_tick(&c, 0);
+    run_time_code_tick(&c, 8);
+    process_drain(h.process);
+    unlink(names_path);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), true), 0);
+    run_time_code_check(&c, false);
+    FILE *f = fopen(names_path, "we");
+    assert_non_null(f);
+    fprintf(f, "%lx 1000 code of earlier\n%lx 20 JS:*hot /x.js:1:2\n%lx 1000 in memory of a name\n",
+            (long)c.anonymous, (long)c.anonymous + 0x10, (long)c.memfd);
+    fprintf(f, "%lx 1000000 not this one\n1234 1 nowhere\n", (long)&a_name_to_find & ~0xfffffl);
+    fclose(f);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), true), 0);
+    run_time_code_check(&c, true);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
+    run_time_code_check(&c, false);
+    /* What is wrong with a file is told. */
+    assert_int_equal(truncate(names_path, 1 << 30), 0);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), true), 0);
+    run_time_code_check(&c, false);
+    struct stile__profile *p;
+    char err[512];
+    assert_int_equal(stile__profile_read(scratch_path("x.pb"), &p, err, sizeof err), 0);
+    assert_true(has_comment(p, ".map left out: it is larger than 256 MiB"));
+    stile__profile_free(p);
+    munmap(c.anonymous, 4096);
+    munmap(c.memfd, 4096);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -218,6 +320,7 @@ int main(void)
         TEST(test_a_file),          TEST(test_replaces_a_file),
         TEST(test_planted_links),   TEST(test_where_no_file_can_be),
         TEST(test_too_little_room), TEST(test_disk_full),
+        TEST(test_run_time_code),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
