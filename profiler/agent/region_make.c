@@ -14,13 +14,15 @@
 #define SLOTS_LEAST      16u
 #define BLOCKS_LEAST     64u
 #define RULE_PAGES_LEAST 256u /* 1 MiB: enough for all but the largest programs */
-#define SAMPLE_CELLS     4u   /* what a sample takes in its ring */
+#define SAMPLE_CELLS     8u   /* what a sample takes in its ring, if it is 50 frames deep */
+#define RING_LEAST                                                                                           \
+    512u /* cells of the first threads' rings: at low rates room for some stacks of any depth */
 
 /* Bytes of samples that a thread may make before the collector comes by: a twentieth of a second's, since it has to get a
  * processor first. */
 static uint32_t ring_cells_for(unsigned hz)
 {
-    uint32_t cells = STILE__RING_CELLS_MIN;
+    uint32_t cells = RING_LEAST;
     while (cells < STILE__RING_CELLS_MAX && cells < hz / 20 * SAMPLE_CELLS)
         cells *= 2;
     return cells;

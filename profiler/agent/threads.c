@@ -248,11 +248,13 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
     }
     /* Perf's first and last period may be under way; what is more was in the kernel, or kept from us. */
     uint32_t user = perf && missed > 2 ? 2 : (uint32_t)missed;
-    struct stile__tick rest = {
-        .ticks = (uint32_t)missed - user, .in_kernel = true, .placeless = kind == STILE__CLOCK_PERF_ALONE};
+    struct stile__tick rest = {.ticks = (uint32_t)missed - user,
+                               .in_kernel = true,
+                               .leaving = true,
+                               .placeless = kind == STILE__CLOCK_PERF_ALONE};
     enum stile__reason why = kept ? STILE__REASON_SIGNAL_BLOCKED : STILE__REASON_UNSAMPLED;
     late_tick(at.regs);
-    stile__tick_split(s, r, t, &at, (struct stile__tick){.ticks = user}, why);
+    stile__tick_split(s, r, t, &at, (struct stile__tick){.ticks = user, .leaving = true}, why);
     if (rest.ticks != 0 && rest.placeless)
         stile__tick_take(s, r, t, &at, &rest);
     else if (rest.ticks != 0)

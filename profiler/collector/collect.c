@@ -27,7 +27,7 @@
 #define CLIENTS_MAX   16
 #define ROUND_MS_MAX  50
 #define ROUND_MS_MIN  4
-#define RECORD_CELLS  4u /* of a ring that the record of a snapshot takes */
+#define RECORD_CELLS  8u /* of a ring that a sample takes, if it is 50 frames deep */
 
 struct client {
     int fd;

@@ -15,6 +15,7 @@
 #define MAPS_SHARE   50
 #define NAMES_EVERY  1000000000ull           /* ns between looks at the names of its threads */
 #define TICK_NS_MAX  (3600ull * 1000000000u) /* numbers come from the program: more in one tick is nonsense */
+#define LEARN_NS     5000000u                /* of a round */
 #define SLACK_NS     1000000000u
 #define BLOCKS_AGAIN 2u /* factor by which the pool grows when it was too small */
 
@@ -158,6 +159,15 @@ static size_t frames_take(struct process *p, const struct stile__record *r)
     return n;
 }
 
+/* Learns the rules of what the handler had none for, so that the next sample finds them. Rings wait meanwhile: what is
+ * too much for one round comes with the next sample. Returns false if there was a rule. */
+static bool learn(struct process *p, uint64_t address)
+{
+    return rule_table_has(&p->rules, address)
+               ? false
+               : now_mono_ns() >= p->learn_until_ns || rule_table_learn(&p->rules, &p->mappings, address);
+}
+
 /* Both walks of a sample, if the reference came to an end; the first difference ends the run unless all are wanted. */
 static void record_verify(struct process *p, size_t n, const struct snapshot *s)
 {
@@ -166,7 +176,7 @@ static void record_verify(struct process *p, size_t n, const struct snapshot *s)
     if (reason != STILE__REASON_NONE) {
         p->verify.unknown++;
         for (size_t i = 0; i < all; i++)
-            rule_table_learn(&p->rules, &p->mappings, frames[n + i]);
+            learn(p, frames[n + i]);
     } else if (!verify_compare(&p->verify, &p->mappings, frames, n, frames + n, all) &&
                (p->debug & STILE__DEBUG_VERIFY_ALL) == 0) {
         syscall(SYS_pidfd_send_signal, p->pidfd, SIGABRT, NULL, 0);
@@ -200,10 +210,9 @@ static void record_add(struct process *p, uint32_t thread, const struct stile__r
     p->frames_by_libunwind += n - listed;
     p->walks[r->kind != STILE__RECORD_WALKED].n += r->walk_cycles != 0;
     p->walks[r->kind != STILE__RECORD_WALKED].cycles += r->walk_cycles;
-    /* What the handler had no rule for: the next sample finds one. */
     if (r->kind == STILE__RECORD_SNAPSHOT || reason == STILE__REASON_UNKNOWN_STACK)
         for (size_t i = 0; i < n; i++)
-            p->frames_unruled += rule_table_learn(&p->rules, &p->mappings, frames[i]);
+            p->frames_unruled += learn(p, frames[i]);
     if (reason == STILE__REASON_UNKNOWN_STACK && n > 1 &&
         mappings_find_ever(&p->mappings, frames[n - 1]) == MAPPING_NONE)
         n--; /* no code: the walk went astray there */
@@ -389,6 +398,7 @@ void process_drain(struct process *p)
     if (p->damage != NULL)
         return;
     p->maps_fresh = false;
+    p->learn_until_ns = now + LEARN_NS;
     process_clock_read(p);
     uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_acquire);
     if (used > p->size.slot_max) {

@@ -68,6 +68,7 @@ struct process {
     bool maps_fresh;       /* read in this drain already */
     struct unwinder *unwinder;
     struct rule_table rules;
+    uint64_t learn_until_ns;                       /* CLOCK_MONOTONIC: until then this drain may learn */
     uint32_t depth, debug;                         /* as the region had it when it was handed over */
     uint64_t frames_by_rules, frames_by_libunwind; /* frames sampled, by who found them; */
     uint64_t frames_unruled;                       /* of the latter, those that had no rule */

@@ -7,9 +7,10 @@
 
 #include "profiler/collector/learned.h"
 
-#define NEAR_BYTES 4096u /* of a function, what lies so near the sampled address is learned with it */
-#define BLOCK      (1ull << STILE__RULES_BLOCK_BITS)
-#define PAGE_BYTES (STILE__RULES_PAGE_WORDS * sizeof(uint32_t))
+#define FUNCTION_BYTES 4096u /* of a function, what lies so near the sampled address is learned with it, */
+#define NEAR_BYTES     1024u /* and so much of its neighbours, which are likely to be called next */
+#define BLOCK          (1ull << STILE__RULES_BLOCK_BITS)
+#define PAGE_BYTES     (STILE__RULES_PAGE_WORDS * sizeof(uint32_t))
 _Static_assert(PAGE_BYTES == STILE__PAGE, "a page of the arena is a page of memory");
 
 /* The pages are there before anything points to them: a read in the handler must not fail. */
@@ -166,15 +167,16 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
 
     if (mod->learned == NULL && (mod->learned = learned_new(&mod->elf)) == NULL)
         return;
-    if (!elf_file_entry(&mod->elf, vaddr, &start, &end)) {
-        start = vaddr;
-        end = vaddr + 1;
-    }
-    if (vaddr - start > NEAR_BYTES)
-        start = vaddr - NEAR_BYTES;
-    if (end - vaddr > NEAR_BYTES)
-        end = vaddr + NEAR_BYTES;
+    bool covered = elf_file_entry(&mod->elf, vaddr, &start, &end);
+    if (!covered || vaddr - start > FUNCTION_BYTES)
+        start = covered ? vaddr - FUNCTION_BYTES : vaddr;
+    if (!covered || end - vaddr > FUNCTION_BYTES)
+        end = covered ? vaddr + FUNCTION_BYTES : vaddr + 1;
+    start = start > NEAR_BYTES ? start - NEAR_BYTES : 0;
+    end += NEAR_BYTES;
     for (uint64_t at = start & ~(BLOCK - 1); at < end; at += BLOCK) {
+        if (at + m->bias < m->start || at + m->bias >= m->end)
+            continue;
         const _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, at + m->bias);
         if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0)
             continue;
@@ -184,14 +186,19 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
     }
 }
 
+bool rule_table_has(const struct rule_table *t, uint64_t address)
+{
+    const _Atomic uint32_t *word = t->rules != NULL ? stile__rules_block(t->rules, t->pages, address) : NULL;
+    return word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0;
+}
+
 bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings, uint64_t address)
 {
     static const struct learned_row by_frame_pointer = {.rule = (uint64_t)STILE__RULE_FRAME_POINTER |
                                                                 (uint64_t)(uint16_t)-2 << 16};
     if (t->rules == NULL)
         return true;
-    const _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, address);
-    if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0)
+    if (rule_table_has(t, address))
         return false;
     uint32_t i = mappings_find(mappings, address);
     if (i == MAPPING_NONE)

@@ -30,6 +30,9 @@ void rule_table_open(struct rule_table *t, struct stile__region *region, struct 
                      const struct mapping_table *mappings, uint32_t unloads);
 void rule_table_close(struct rule_table *t);
 
+/* Whether there is a rule for an address. */
+bool rule_table_has(const struct rule_table *t, uint64_t address);
+
 /* Learns the rules of the function that has an address, if they are not there yet. Returns false if they were. */
 bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings, uint64_t address);
 

@@ -23,7 +23,7 @@
 
 #define STILE__CELL_BYTES     64u
 #define STILE__RING_CELLS_MIN 128u  /* also the longest record */
-#define STILE__RING_CELLS_MAX 4096u /* at the highest rate about 50 ms of samples */
+#define STILE__RING_CELLS_MAX 8192u /* at the highest rate about 40 ms of samples, 50 frames deep */
 #define STILE__RECORD_BYTES   (STILE__CELL_BYTES * STILE__RING_CELLS_MIN)
 
 struct stile__cell {

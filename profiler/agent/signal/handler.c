@@ -13,10 +13,12 @@
 
 #define ARITHMETIC_FLAGS 0x8d5u    /* CF PF AF ZF SF OF */
 #define LATE_TICKS       3u        /* kernel ticks that a signal may be late by without a question */
-#define LATE_NS_MAX      40000000u /* or, without the kernel's doing, on a busy machine */
-#define SEARCHES_MAX     8u
-#define SETTLE_TICKS     4u  /* kernel ticks' worth of time, after which its place is settled as it can be */
-#define SETTLE_SIGNALS   64u /* without a timer: a look at the thread's clock in so many signals */
+#define LATE_NS_MAX      40000000u /* or, without the kernel's doing, on a busy machine; */
+#define STOLEN_NS_MAX                                                                                        \
+    400000000u /* where no system call has opened our signal, a hypervisor's doing, it may be */
+#define SEARCHES_MAX   8u
+#define SETTLE_TICKS   4u  /* kernel ticks' worth of time, after which its place is settled as it can be */
+#define SETTLE_SIGNALS 64u /* without a timer: a look at the thread's clock in so many signals */
 
 /* The kernel's order of general registers to DWARF's. */
 void stile__place_of(const ucontext_t *uc, struct stile__place *at)
@@ -199,7 +201,7 @@ void stile__tick_split(struct stile__session *s, struct stile__region *r, struct
     struct stile__tick user = {.ticks = tick.ticks - kernel.ticks};
     if (kernel.ticks != 0)
         stile__tick_take(s, r, t, at, &kernel);
-    if (user.ticks > usual && user.ticks * s->period_ns > LATE_NS_MAX) {
+    if (user.ticks > usual && user.ticks * s->period_ns > (tick.leaving ? LATE_NS_MAX : STOLEN_NS_MAX)) {
         struct stile__tick kept = {.ticks = user.ticks - (uint32_t)usual, .reason = (uint8_t)kept_away};
         user.ticks = (uint32_t)usual;
         stile__tick_take(s, r, t, at, &kept);
@@ -223,7 +225,8 @@ static void settle(struct stile__session *s, struct stile__region *r, struct sti
         return;
     if (kernel_only && !in_kernel && (uint64_t)missed * s->period_ns < SETTLE_TICKS * s->tick_ns)
         return;
-    struct stile__tick tick = {.ticks = (uint32_t)missed, .in_kernel = in_kernel || kernel_only};
+    struct stile__tick tick = {
+        .ticks = (uint32_t)missed, .in_kernel = in_kernel || kernel_only, .leaving = in_kernel};
     count(&t->slot->signals, 1);
     if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF) {
         stile__tick_split(s, r, t, at, tick, STILE__REASON_SIGNAL_BLOCKED);
@@ -279,7 +282,8 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
     } else {
         count(&t->slot->signals, 1);
         uint32_t ticks = 1 + (info->si_overrun > 0 ? (uint32_t)info->si_overrun : 0);
-        stile__tick_split(s, r, t, at, (struct stile__tick){.ticks = ticks, .in_kernel = in_kernel},
+        stile__tick_split(s, r, t, at,
+                          (struct stile__tick){.ticks = ticks, .in_kernel = in_kernel, .leaving = in_kernel},
                           STILE__REASON_SIGNAL_BLOCKED);
     }
     return true;

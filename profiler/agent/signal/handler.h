@@ -24,6 +24,7 @@ struct stile__tick {
     uint32_t ticks; /* periods that it stands for */
     uint8_t reason; /* enum stile__reason, where it is known before the walk */
     bool in_kernel;
+    bool leaving;   /* a system call: one that opened our signal, it may be */
     bool placeless; /* it was not used where the thread is now */
 };
 /* Installed for the signal that starts and stops the clocks, with all signals masked. */

@@ -144,13 +144,13 @@ static void test_address_space_limit(void **state)
     assert_int_equal(in_child(little_address_space, NULL), 0);
 }
 
-/* Rings hold a twentieth of a second's samples of four cells, within what there is. */
+/* Rings hold a twentieth of a second's samples of eight cells, within what there is. */
 static void test_rings_suit_the_rate(void **state)
 {
     static const struct {
         unsigned hz;
         uint32_t cells;
-    } rates[] = {{1, 128}, {640, 128}, {1000, 256}, {10000, 2048}, {20000, 4096}};
+    } rates[] = {{1, 512}, {1280, 512}, {2000, 1024}, {10000, 4096}, {20000, 8192}};
     (void)state;
     for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
         assert_int_equal(stile__region_make(&region, &region_fd, rates[i].hz, false), 0);

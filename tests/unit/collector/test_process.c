@@ -231,7 +231,7 @@ static void damaged(const char *why)
 static void test_damaged_head(void **state)
 {
     (void)state;
-    atomic_store(&h.slot->head, STILE__RING_CELLS_MIN + 1);
+    atomic_store(&h.slot->head, h.process->size.ring_cells + 1);
     damaged("a ring holds more than it can");
 }
 
