@@ -116,11 +116,12 @@ typedef uint32_t walk_fn(const struct walk_place *at);
 static uint32_t walk_ours(const struct walk_place *at)
 {
     static _Alignas(64) uint8_t cells[64 * STILE__CELL_BYTES];
-    static struct stile__place place;
+    static uint64_t regs[NGREG];
+    static const struct stile__place place = {.regs = regs};
     struct stile__record *record = (void *)cells;
-    place.regs[STILE__REG_RIP] = at->pc;
-    place.regs[STILE__REG_RSP] = at->rsp;
-    place.regs[STILE__REG_RBP] = at->rbp;
+    regs[REG_RIP] = at->pc;
+    regs[REG_RSP] = at->rsp;
+    regs[REG_RBP] = at->rbp;
     record->cells = 64;
     record->kind = STILE__RECORD_WALKED;
     record->frames_block = record->block = STILE__BLOCK_NONE;

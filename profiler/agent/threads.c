@@ -214,16 +214,16 @@ bool stile__thread_owns_tick(const siginfo_t *info)
  * a profile shows as the leaf. */
 static inline __attribute__((always_inline)) void late_tick(uint64_t *regs)
 {
-    memset(regs, 0, STILE__REG_COUNT * sizeof *regs);
+    memset(regs, 0, NGREG * sizeof *regs);
     __asm__ volatile("lea 0f(%%rip), %%rax\n0:\n\t"
                      "mov %%rax, 128(%0)\n\t"
-                     "mov %%rbx, 24(%0)\n\t"
-                     "mov %%rbp, 48(%0)\n\t"
-                     "mov %%rsp, 56(%0)\n\t"
-                     "mov %%r12, 96(%0)\n\t"
-                     "mov %%r13, 104(%0)\n\t"
-                     "mov %%r14, 112(%0)\n\t"
-                     "mov %%r15, 120(%0)"
+                     "mov %%rbx, 88(%0)\n\t"
+                     "mov %%rbp, 80(%0)\n\t"
+                     "mov %%rsp, 120(%0)\n\t"
+                     "mov %%r12, 32(%0)\n\t"
+                     "mov %%r13, 40(%0)\n\t"
+                     "mov %%r14, 48(%0)\n\t"
+                     "mov %%r15, 56(%0)"
                      :
                      : "r"(regs)
                      : "rax", "memory");
@@ -236,7 +236,8 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
                      uint64_t cpu_ns, bool kept)
 {
     struct stile__slot *slot = t->slot;
-    struct stile__place at = {.alt = {0, 0}};
+    uint64_t regs[NGREG];
+    struct stile__place at = {.regs = regs, .alt = {0, 0}};
     int64_t missed = stile__clock_missed(slot, cpu_ns, s->period_ns);
     uint8_t kind = s->clocks[(uint32_t)t->id].kind;
     bool perf = kind == STILE__CLOCK_PERF || kind == STILE__CLOCK_PERF_ALONE;
@@ -253,7 +254,7 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
                                .leaving = true,
                                .placeless = kind == STILE__CLOCK_PERF_ALONE};
     enum stile__reason why = kept ? STILE__REASON_SIGNAL_BLOCKED : STILE__REASON_UNSAMPLED;
-    late_tick(at.regs);
+    late_tick(regs);
     stile__tick_split(s, r, t, &at, (struct stile__tick){.ticks = user, .leaving = true}, why);
     if (rest.ticks != 0 && rest.placeless)
         stile__tick_take(s, r, t, &at, &rest);

@@ -20,14 +20,9 @@
 #define SETTLE_TICKS   4u  /* kernel ticks' worth of time, after which its place is settled as it can be */
 #define SETTLE_SIGNALS 64u /* without a timer: a look at the thread's clock in so many signals */
 
-/* The kernel's order of general registers to DWARF's. */
 void stile__place_of(const ucontext_t *uc, struct stile__place *at)
 {
-    static const uint8_t order[STILE__REG_COUNT] = {REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI,
-                                                    REG_RBP, REG_RSP, REG_R8,  REG_R9,  REG_R10, REG_R11,
-                                                    REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP};
-    for (int i = 0; i < STILE__REG_COUNT; i++)
-        at->regs[i] = (uint64_t)uc->uc_mcontext.gregs[order[i]];
+    at->regs = (const uint64_t *)(const void *)uc->uc_mcontext.gregs;
     at->alt.lo = (uintptr_t)uc->uc_stack.ss_sp;
     at->alt.hi = at->alt.lo + (uc->uc_stack.ss_flags & SS_DISABLE ? 0 : uc->uc_stack.ss_size);
 }
@@ -157,7 +152,7 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
             atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
     }
     record->n_new = record->n_inline = tick->placeless ? 0 : 1;
-    record->words[0] = at->regs[STILE__REG_RIP];
+    record->words[0] = at->regs[REG_RIP];
     /* The holder may be the very code that this signal interrupted: never wait for it. */
     if (tick->placeless) {
         /* not here */
@@ -246,7 +241,7 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
     bool in_kernel = in_system_call(uc);
 
     if (!bound && (info->si_code == POLL_IN || (info->si_code == SI_TIMER && carried == STILE__PROCESS_TICK)))
-        bound = bind_by_tid(s, r, t, at->regs[STILE__REG_RSP]);
+        bound = bind_by_tid(s, r, t, at->regs[REG_RSP]);
     if (info->si_code == POLL_IN) {
         if (!bound || s->clocks[(uint32_t)t->id].perf_fd != info->si_fd)
             return false;
@@ -271,7 +266,7 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
         return true;
     }
     bool old = bound && t->id == id;
-    if (!old && !bind(s, r, t, id, at->regs[STILE__REG_RSP]))
+    if (!old && !bind(s, r, t, id, at->regs[REG_RSP]))
         return false;
     if (stile__id_piece_bits(atomic_load_explicit(&t->slot->piece, memory_order_relaxed)) !=
         (carried & STILE__ID_PIECE_BITS))

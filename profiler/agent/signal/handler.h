@@ -15,8 +15,8 @@ void stile__handle_tick(int signal, siginfo_t *info, void *context);
 
 /* Where a thread was interrupted. */
 struct stile__place {
-    uint64_t regs[STILE__REG_COUNT]; /* in DWARF's order */
-    struct stile__bounds alt;        /* its alternate stack, or {0, 0} */
+    const uint64_t *regs;     /* in the kernel's order, as in a signal's context: REG_RIP and so on */
+    struct stile__bounds alt; /* its alternate stack, or {0, 0} */
 };
 void stile__place_of(const ucontext_t *uc, struct stile__place *at);
 

@@ -17,13 +17,8 @@
 #define ADDRESS_MAX   (1ull << 48)
 #define CODE_MIN      65536u /* nothing is mapped below: vm.mmap_min_addr */
 
-/* In a signal frame, from the stack pointer that its handler returns to: struct ucontext begins there, and the general
- * registers 40 bytes into it, in the kernel's order. */
-#define FRAME_REGS  40u
-#define FRAME_BYTES (FRAME_REGS + 23u * 8u)
-#define FRAME_RBP   10u
-#define FRAME_RSP   15u
-#define FRAME_RIP   16u
+/* In a signal frame, from the stack pointer that its handler returns to: a ucontext_t begins there. */
+#define FRAME_REGS offsetof(ucontext_t, uc_mcontext.gregs)
 
 /* Rules that were looked up before. Both words are written without a lock: a pair belongs together if the first is the
  * second, exclusive or, with the key that is asked for. Keys carry the count of unloads: another library's rules are not
@@ -36,8 +31,7 @@ static _Atomic uint32_t cache_era; /* the unloads beyond what a key has room for
 /* A frame all of whose registers are known: libunwind can start from it. */
 struct anchor {
     uint32_t n;           /* frames below it */
-    const uint64_t *regs; /* in DWARF order, or NULL: */
-    uint64_t frame;       /* in the signal frame at this stack pointer */
+    const uint64_t *regs; /* in the kernel's order */
 };
 
 struct walker {
@@ -47,7 +41,8 @@ struct walker {
     const struct stile__place *at;
     const struct stile__bounds *stack; /* the thread's own */
     struct stile__record *record;
-    uint64_t tag; /* of keys */
+    uint32_t unloads;
+    uint64_t tag; /* of keys: of the unloads what they have room for */
     uint64_t rsp, rbp, pc;
     uint64_t floor, hi; /* of what may be read */
     uint64_t limit;     /* that hi may be moved to, page by page; hi where the stack's end is known */
@@ -77,7 +72,7 @@ static bool readable(uint64_t page)
 }
 
 /* Makes sure that everything below `end` can be read. */
-static bool reach(struct walker *w, uint64_t end)
+static __attribute__((noinline)) bool reach(struct walker *w, uint64_t end)
 {
     while (w->hi < end) {
         if (w->hi >= w->limit || !readable(w->hi))
@@ -144,12 +139,10 @@ static void memo_begin(struct walker *w, struct stile__memo *memo)
     struct stile__memo_half *now = &memo->halves[last ^ 1];
     w->memo = memo;
     w->old = w->old_end = &none;
-    if (old->n <= STILE__MEMO_FRAMES && old->tag == w->tag) {
+    if (old->n <= STILE__MEMO_FRAMES && old->unloads == w->unloads) {
         w->old = old->frames;
         w->old_end = old->frames + old->n;
     }
-    for (const struct stile__memo_frame *f = w->old; f < w->old_end; f++)
-        __builtin_prefetch((const char *)f->rsp - 8);
     w->now = now->frames;
     w->now_limit = now->frames + STILE__MEMO_FRAMES;
 }
@@ -158,7 +151,7 @@ static void memo_end(struct walker *w)
 {
     uint32_t now = (w->memo->halves[0].last & 1) ^ 1;
     struct stile__memo_half *half = &w->memo->halves[now];
-    half->tag = w->tag;
+    half->unloads = w->unloads;
     half->n = (uint32_t)(w->now - half->frames);
     w->now->rsp = UINT64_MAX;
     w->memo->halves[0].last = now;
@@ -199,22 +192,23 @@ static inline bool in_stack(const struct walker *w, uint64_t address)
 static bool signal_cross(struct walker *w)
 {
     const uint64_t frame = w->rsp, *regs = (const uint64_t *)(frame + FRAME_REGS);
-    if (!reach(w, frame + FRAME_BYTES))
+    if (!reach(w, frame + FRAME_REGS + NGREG * sizeof *regs))
         return false;
-    w->rsp = regs[FRAME_RSP];
-    w->rbp = regs[FRAME_RBP];
-    w->pc = regs[FRAME_RIP];
+    w->rsp = regs[REG_RSP];
+    w->rbp = regs[REG_RBP];
+    w->pc = regs[REG_RIP];
     if (!(w->rsp > frame && w->rsp < w->hi) && !stack_find(w))
         return false;
-    w->anchor = (struct anchor){.n = w->n, .frame = frame};
+    w->anchor = (struct anchor){.n = w->n, .regs = regs};
     return true;
 }
 
 static uint64_t anchor_reg(const struct walker *w, unsigned i)
 {
-    static const uint8_t order[STILE__REG_COUNT] = {13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7, 16};
-    return w->anchor.regs != NULL ? w->anchor.regs[i]
-                                  : stack_word(w->anchor.frame + FRAME_REGS + 8u * order[i]);
+    static const uint8_t order[STILE__REG_COUNT] = {REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI,
+                                                    REG_RBP, REG_RSP, REG_R8,  REG_R9,  REG_R10, REG_R11,
+                                                    REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP};
+    return w->anchor.regs[order[i]];
 }
 
 /* The CFA of a frame whose rule is not one of the two common ones, or 0. *saved is where the caller's rbp lies, as an
@@ -266,35 +260,52 @@ static __attribute__((noinline)) bool frame_last(struct walker *w, uint64_t rule
     return signal_cross(w);
 }
 
+/* Where the frames that are listed end: as many as are wanted, or as there is room for here. */
+static uint64_t *out_limit(const struct walker *w)
+{
+    return w->depth - w->n < (size_t)(w->out_end - w->out) ? w->out + (w->depth - w->n) : w->out_end;
+}
+
+static inline void frames_note(struct walker *w, uint64_t *out)
+{
+    w->n += (uint32_t)(out - w->out);
+    w->out = out;
+}
+
 /* Walks as far as it goes. On a stop, w is the last frame that was listed. What changes with each frame is in registers
  * here, and in w wherever something else is called. */
 static enum stop frames_walk(struct walker *w)
 {
-    uint64_t rsp = w->rsp, rbp = w->rbp, pc = w->pc;
-    const struct stile__memo_frame *old = w->old;
+    uint64_t rsp = w->rsp, rbp = w->rbp, pc = w->pc, *out = w->out, *limit = out_limit(w);
+    const struct stile__memo_frame *old = w->old, *old_end = w->old_end;
+    struct stile__memo_frame *now = w->now;
     enum stop stop;
     for (;;) {
-        if (w->n >= w->depth)
-            return STOP_DEPTH;
-        if (__builtin_expect(w->out == w->out_end, 0) && !frames_more(w))
-            return STOP_BUFFER;
-        *w->out++ = pc;
-        w->n++;
+        if (__builtin_expect(out == limit, 0)) {
+            frames_note(w, out);
+            stop = w->n == w->depth ? STOP_DEPTH : STOP_BUFFER;
+            if (stop == STOP_DEPTH || !frames_more(w))
+                break;
+            out = w->out;
+            limit = out_limit(w);
+        }
+        *out++ = pc;
 
         uint64_t rule, cfa, saved;
-        while (old < w->old_end && old->rsp < rsp)
+        while (old < old_end && old->rsp < rsp)
             old++;
         rule = old->rsp == rsp && old->pc == pc ? old->rule : rule_find(w, pc);
-        if (w->now < w->now_limit)
-            *w->now++ = (struct stile__memo_frame){rsp, pc, rule};
-        enum stile__rule_op op = stile__rule_op(rule);
-        if (__builtin_expect(op == STILE__RULE_RSP, 1)) {
+        if (now < w->now_limit)
+            *now++ = (struct stile__memo_frame){rsp, pc, rule};
+        stop = STOP_STUCK;
+        if (__builtin_expect((rule & 0xff) == STILE__RULE_RSP, 1)) {
             cfa = rsp + (uint64_t)(int64_t)stile__rule_offset(rule);
             saved = cfa + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
-        } else if (op == STILE__RULE_RBP) {
+        } else if ((rule & 0xff) == STILE__RULE_RBP) {
             cfa = rbp + (uint64_t)(int64_t)stile__rule_offset(rule);
             saved = cfa + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
         } else {
+            frames_note(w, out);
             w->rsp = rsp, w->rbp = rbp, w->pc = pc;
             if (frame_last(w, rule, &stop)) {
                 rsp = w->rsp, rbp = w->rbp, pc = w->pc;
@@ -302,9 +313,8 @@ static enum stop frames_walk(struct walker *w)
             }
             cfa = stop == STOP_STUCK ? cfa_other(w, rule, &saved) : 0;
             if (cfa == 0)
-                return stop;
+                break;
         }
-        stop = STOP_STUCK;
         if (cfa <= rsp || cfa % 8 != 0 || (cfa > w->hi && !reach(w, cfa)))
             break;
         uint64_t ret = stack_word(cfa - 8);
@@ -321,11 +331,12 @@ static enum stop frames_walk(struct walker *w)
                 break;
         }
         rsp = cfa;
-        pc =
-            ret -
-            1; /* inside the call, whose row it is: a call that never returns may be a function's last byte */
+        /* Inside the call, whose row it is: a call that never returns may be a function's last instruction. */
+        pc = ret - 1;
     }
+    frames_note(w, out);
     w->rsp = rsp, w->rbp = rbp, w->pc = pc;
+    w->now = now;
     return stop;
 }
 
@@ -390,22 +401,24 @@ static enum stile__reason rest_leave(struct walker *w, enum stile__record_kind k
     return reason;
 }
 
-/* The rules, if they may be used now. */
-static struct stile__rules *rules_now(struct walker *w)
+/* Finds the rules, if they may be used now. */
+static void rules_begin(struct walker *w)
 {
     uint32_t unloads = atomic_load_explicit(&w->r->unloads, memory_order_acquire);
     uint32_t era = unloads / STILE__UNLOADS_ONE >> 16;
 
-    w->tag = (uint64_t)(unloads / STILE__UNLOADS_ONE & 0xffff) << 48;
+    w->unloads = unloads / STILE__UNLOADS_ONE;
+    w->tag = (uint64_t)(w->unloads & 0xffff) << 48;
+    w->rules = NULL;
     if (w->s->size.rule_pages == 0 ||
         !stile__rules_fresh(unloads, atomic_load_explicit(&w->r->rules_unloads, memory_order_acquire)))
-        return NULL;
+        return;
     if (era != atomic_load_explicit(&cache_era, memory_order_relaxed)) {
         for (uint32_t i = 0; i < CACHED; i++)
             atomic_store_explicit(&cache[i].check, 0, memory_order_relaxed);
         atomic_store_explicit(&cache_era, era, memory_order_relaxed);
     }
-    return stile__region_rules(w->r, w->s->size);
+    w->rules = stile__region_rules(w->r, w->s->size);
 }
 
 static enum stile__reason walk(struct walker *w)
@@ -438,21 +451,24 @@ static enum stile__reason walk(struct walker *w)
 void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                  const struct stile__place *at, struct stile__record *record)
 {
-    struct walker w = {.s = s,
-                       .r = r,
-                       .at = at,
-                       .stack = &t->stack,
-                       .record = record,
-                       .rsp = at->regs[STILE__REG_RSP],
-                       .rbp = at->regs[STILE__REG_RBP],
-                       .pc = at->regs[STILE__REG_RIP],
-                       .depth = s->depth,
-                       .anchor = {.regs = at->regs}};
-    w.rules = rules_now(&w);
-    memo_begin(&w, stile__region_memo(r, s->size, (uint32_t)t->id));
+    struct walker w; /* each member is set by what comes next: clearing it first is a tenth of a short walk */
+    w.s = s;
+    w.r = r;
+    w.at = at;
+    w.stack = &t->stack;
+    w.record = record;
+    w.rsp = at->regs[REG_RSP];
+    w.rbp = at->regs[REG_RBP];
+    w.pc = at->regs[REG_RIP];
     w.out = record->words;
-    w.out_end =
-        w.out + (record->cells * STILE__CELL_BYTES - sizeof *record) / sizeof(uint64_t) - STILE__REG_COUNT;
+    w.out_end = w.out + (record->cells * STILE__CELL_BYTES - sizeof *record) / sizeof(uint64_t) - STILE__REG_COUNT;
+    w.block = NULL;
+    w.n = 0;
+    w.depth = s->depth;
+    w.crossings = 0;
+    w.anchor = (struct anchor){.n = 0, .regs = at->regs};
+    rules_begin(&w);
+    memo_begin(&w, stile__region_memo(r, s->size, (uint32_t)t->id));
     uint64_t start = r->debug & STILE__DEBUG_WALK_TIME ? __builtin_ia32_rdtsc() : 0;
     record->reason = (uint8_t)walk(&w);
     if (start != 0)
