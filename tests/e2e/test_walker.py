@@ -40,23 +40,21 @@ def is_agent(frames):
 
 
 def is_return_from_handler(frame):
-    return frame.name == "__restore_rt" or (file_of(frame).startswith("libc.so") and pprof.UNRESOLVED.search(frame.name))
+    """libc has no name for it; none of its other functions without one takes part here."""
+    return frame.name == "__restore_rt" or \
+        bool(file_of(frame).startswith("libc.so") and pprof.UNRESOLVED.search(frame.name))
 
 
 def own(frames, p):
-    """The names of a stack, leaf first, without what is called in passing, and without what is above main."""
-    names, leaf = [], True
+    """The names of a stack from its leaf to main, without what is called in passing."""
+    names, passing = [], True
     for f in frames:
-        if is_return_from_handler(f) and names:
+        if is_return_from_handler(f):
             names.append(SIGNAL)
-            leaf = True
-        elif leaf and is_passing(f, p):
-            continue
-        elif is_return_from_handler(f):
-            names.append(SIGNAL)
-        else:
+            passing = True  # what it interrupted may be in passing, too
+        elif not passing or not is_passing(f, p):
             names.append(f.name)
-            leaf = False
+            passing = False
         if f.name == "main":
             break
     return tuple(names)
@@ -65,6 +63,11 @@ def own(frames, p):
 def within(names, chain):
     """Whether a stack is where this chain of calls can be: in one of its functions, with all its callers."""
     return 0 < len(names) <= len(chain) and chain[len(chain) - len(names):] == names
+
+
+def is_part_of(names, chains):
+    """Whether a stack that was broken off is right as far as it goes."""
+    return any(within(names, c[:n]) for c in chains for n in range(len(names), len(c) + 1))
 
 
 def show(stacks):
@@ -81,40 +84,35 @@ def profile(argv, out, hz=HZ, output=b"done\n", **env):
     return pprof.valid(out)
 
 
-def assert_chains(p, chains, passing_share=0.005, functions=None):
-    """Every stack with one of main's functions is in one of the chains, which are leaf first and end below main, and
-    goes on to where the program starts. One that is broken off is right as far as it goes, and there are few."""
+def assert_chains(p, chains):
+    """Every stack with one of the program's functions is in one of the chains, which are leaf first and end below main,
+    and goes on to where the program starts. One that is broken off is right as far as it goes, and there are few."""
     chains = [(*chain, "main") for chain in chains]
-    known = {name for chain in chains for name in chain}
-    wrong, other, tails = Counter(), 0, Counter()
+    known = {name for chain in chains for name in chain} - {"main"}
+    main_file = os.path.basename(p.main_file)
+    wrong, tails, other = Counter(), Counter(), 0
     for frames, s in p.calls():
         why = pprof.reason(s)
-        if why:
-            frames = frames[:-1]
-        if is_agent(frames) or not frames:
-            continue
+        frames = frames[:-1] if why else frames
         names = own(frames, p)
-        if not known & set(names) - {"main"}:
-            other += s.ns  # loading, starting and ending
-            if "main" not in names or not any(file_of(f) == os.path.basename(p.main_file) for f in frames
-                                              if f.name not in ("main", "_start") and not is_plt(f, p)):
-                continue
-        if why:
-            whole = [c for c in chains if any(within(names, c[:n]) for n in range(len(names), len(c) + 1))]
-            if not whole:
+        if is_agent(frames) or not known & set(names):
+            strangers = [f for f in frames if file_of(f) == main_file and f.name not in ("main", "_start")
+                         and not is_plt(f, p)]
+            if strangers:
+                wrong[names] += s.count
+            elif not is_agent(frames):
+                other += s.ns  # loading, starting and ending
+        elif why:
+            if not is_part_of(names, chains):
                 wrong[(*names, why)] += s.count
-            continue
-        if not any(within(names, c) for c in chains):
+        elif any(within(names, c) for c in chains) and pprof.is_start(frames[-1]):
+            tails[tuple(f.name for f in frames[[f.name for f in frames].index("main"):])] += s.count
+        else:
             wrong[names] += s.count
-            continue
-        at = max(i for i, f in enumerate(frames) if f.name == "main")
-        tails[tuple(f.name for f in frames[at + 1:])] += s.count
-        if not pprof.is_start(frames[-1]):
-            wrong[tuple(f.name for f in frames)] += s.count
     assert not wrong, show(wrong)
     assert len(tails) == 1, tails
     assert other <= 0.02 * p.ns + 20e6, (other, p.ns)
-    assert pprof.bracketed_share([p]) <= passing_share, pprof.bracketed_ns([p])
+    assert pprof.bracketed_share([p]) <= 0.005, pprof.bracketed_ns([p])
 
 
 def leaf_time(p, below):
@@ -165,12 +163,12 @@ def test_odd_frames_are_whole(odd):
 
 @pytest.mark.parametrize("part", ODD)
 def test_odd_frames_are_sampled(odd, part):
-    """Each function of a part was found at work: otherwise nothing was proven of it."""
+    """Each function of a part was found at work, however seldom: otherwise nothing was proven of it."""
     wanted = {name for chain in ODD[part] for name in chain} - ONLY_CALLS
     total = odd.cum()[f"part_{part}"]
     assert total == pytest.approx(600e6, rel=0.15)
     found = leaf_time(odd, f"part_{part}")
-    assert not {name for name in wanted if found[name] < 0.003 * total}, found
+    assert not {name for name in wanted if found[name] < 0.0005 * total}, found
 
 
 def test_odd_frames_are_odd():
@@ -191,7 +189,7 @@ def test_odd_frames_are_odd():
 def test_samples_fall_into_prologues_and_epilogues(odd):
     """At most of the instructions between which the stack pointer differs."""
     places = {frames[0].address for frames, _ in odd.calls() if frames and frames[0].name == "asm_pusher"}
-    assert len(places) >= 10, [hex(a) for a in sorted(places)]
+    assert len(places) >= 8, [hex(a) for a in sorted(places)]
 
 
 def test_binding_at_each_call(tmp_path):
@@ -270,19 +268,21 @@ FIBER_REASONS = {None, "[no unwind info]", "[unknown stack]", "[truncated]"}
 
 def assert_fibers(p, functions, is_beyond):
     """Stacks with one of `functions`, {function: what it is called by, down to the fiber's first function}, have all of
-    these callers, and beyond these nothing of main's."""
+    these callers. Beyond these are at most three frames of the fiber's beginning, and none of main or of a thread."""
     wrong, total = Counter(), 0
     for frames, s in p.calls():
-        names = own(frames, p)
+        why = pprof.reason(s)
+        frames = frames[:-1] if why else frames
+        while frames and is_passing(frames[0], p):
+            frames = frames[1:]
+        names = tuple(f.name for f in frames)
         if not names or names[0] not in functions:
             continue
         total += s.ns
-        why = pprof.reason(s)
-        names = names[:-1] if why else names
         chain = (names[0], *functions[names[0]])
-        beyond = frames[len(frames) - (len(names) - len(chain)) - bool(why):len(frames) - bool(why)]
-        if names[:len(chain)] != chain or len(beyond) > 3 or not all(map(is_beyond, beyond)) or \
-                why not in FIBER_REASONS:
+        beyond = frames[len(chain):]
+        if names[:len(chain)] != chain or len(beyond) > 3 or why not in FIBER_REASONS or \
+                any(f.name == "main" or pprof.is_start(f) or not is_beyond(f) for f in beyond):
             wrong[(*names, why or "")] += s.count
     assert not wrong, show(wrong)
     assert total > 0.9 * p.ns
@@ -312,104 +312,147 @@ def test_boost_fibers(out):
 
 # --- Code that is replaced by other code
 
-def test_libraries_that_take_turns_at_one_address(out):
-    """The same addresses with other frames, forty times: rules that were learned from the one are not the other's."""
-    plain = [harness.program("reuse"), harness.program("reuse_a.so"), harness.program("reuse_b.so"), "20", "35"]
-    tried = harness.run(plain)
-    if tried.status == 77:
+
+def libraries_in_turns(out, rounds, ms):
+    """Two libraries at one address: the same instructions, other frames. Each works for so long in each round."""
+    argv = [harness.program("reuse"), harness.program("reuse_a.so"), harness.program("reuse_b.so"), rounds, ms]
+    if harness.run([*argv[:3], 2, 1]).status == 77:
         pytest.fail("the two libraries never came to the same address: nothing is proven here")
-    p = profile(plain, out)
-    chains = [tuple(f"{stem}_{side}" for stem in ("spin", "four", "three", "two", "one", "work")) + ("work_once",)
+    p = profile(argv, out)
+    chains = [tuple(f"{stem}_{side}" for stem in ("spin", "four", "three", "two", "one", "work")) + ("work_once", "main")
               for side in "ab"]
-    in_plugins = {name for chain in chains for name in chain[:-1]}
+    in_libraries = {name for chain in chains for name in chain[:-2]}
     wrong, total = Counter(), 0
     for frames, s in p.calls():
+        why = pprof.reason(s)
+        frames = frames[:-1] if why else frames
+        frames = [f for f in frames if not re.fullmatch(r"reuse_[ab]\.so\+0x[0-9a-f]+", f.name)]  # linkage tables
         names = own(frames, p)
-        if not in_plugins & set(names):
-            continue
-        total += s.ns
-        names = tuple(n for n in names if not re.fullmatch(r"reuse_[ab]\.so\+0x[0-9a-f]+", n))  # the linkage tables
-        if not any(within(names, (*chain, "main")) for chain in chains) or not pprof.is_start(frames[-1]):
-            wrong[tuple(f.name for f in frames)] += s.count
+        if in_libraries & set(names):
+            total += s.ns
+            whole = any(within(names, chain) for chain in chains) and pprof.is_start(frames[-1])
+            if not whole and not (why and is_part_of(names, chains)):
+                wrong[(*(f.name for f in frames), why or "")] += s.count
     assert not wrong, show(wrong)
     assert total > 0.9 * p.ns
     assert pprof.bracketed_share([p]) <= 0.005, pprof.bracketed_ns([p])
+    return p
+
+
+def test_libraries_that_take_turns_at_one_address(out):
+    """Forty times: rules that were learned from the one are not the other's."""
+    libraries_in_turns(out, 20, 35)
+
+
+def test_libraries_that_take_turns_slowly(out):
+    """What is replaced is noticed within some 50 ms: beyond that each has its own name."""
+    p = libraries_in_turns(out, 3, 300)
+    for name in ("work_a", "work_b"):
+        assert p.cum()[name] == pytest.approx(900e6, abs=350e6), name
 
 
 # --- Depth
 
+# A collector that has to walk a thousand frames for each sample can do so a few hundred times a second.
+DEPTH_HZ = 250
+
+
 def deep(p):
-    """(frames, the reason or None, count) of all samples that were taken at the bottom."""
+    """(frames, why it is not whole or None, sample) of what was taken at the bottom."""
     for frames, s in p.calls():
-        if frames and "spin_at_depth" in [f.name for f in frames[:4]]:
-            why = pprof.reason(s)
-            yield frames[:-1] if why else frames, why, s
+        why = pprof.reason(s)
+        frames = frames[:-1] if why else frames
+        if "spin_at_depth" in [f.name for f in frames[:4]]:
+            yield frames, why, s
 
 
 @pytest.mark.parametrize("depth", [100, 1000, 5000])
 def test_depth(out, depth):
-    """No stack is too deep, be it beyond what can be copied in a moment."""
-    p = profile([harness.program("depth"), depth, "1000"], out, hz=1000)
+    """No stack is too deep, be it beyond the 256 KiB that a copy can have."""
+    p = profile([harness.program("depth"), depth, "1000"], out, hz=DEPTH_HZ)
     found = Counter()
     for frames, why, s in deep(p):
-        if why is None:
-            assert [f.name for f in frames if f.name in ("main", "_start")] == ["main", "_start"]
-            found[sum(f.name == "go_down" for f in frames)] += s.ns
-    assert set(found) == {depth}, (found, pprof.bracketed_ns([p]))
-    assert found[depth] > 0.95 * p.ns
-    assert pprof.bracketed_share([p]) <= 0.005, pprof.bracketed_ns([p])
+        names = [f.name for f in frames]
+        at = names.index("spin_at_depth")
+        whole = names[at + 1:at + 1 + depth + 1] == [*["go_down"] * depth, "main"] and pprof.is_start(frames[-1])
+        found["whole" if whole else why or " < ".join(names[-4:])] += s.ns
+    assert set(found) <= {"whole", "[buffer full]"}, found
+    assert found["whole"] > 0.95 * p.ns, (found, p.ns)
+    assert pprof.bracketed_share([p]) <= 0.02, pprof.bracketed_ns([p])  # the collector's time is not ours
 
 
 @pytest.mark.parametrize("limit", [1, 10, 500])
 def test_limited_depth(out, limit):
     """The leaf's side is kept."""
-    p = profile([harness.program("depth"), "1000", "500"], out, hz=1000, PROFILE_DEPTH=str(limit))
+    p = profile([harness.program("depth"), "1000", "1000"], out, hz=DEPTH_HZ, PROFILE_DEPTH=str(limit))
     found = Counter()
-    whole = ["spin_at_depth", *["go_down"] * 1000]
     for frames, why, s in deep(p):
         names = [f.name for f in frames]
-        assert names[names.index("spin_at_depth"):] == whole[:len(names) - names.index("spin_at_depth")]
-        found[len(frames), why] += s.ns
-    # A stack of one frame in a clock's function has no other to be known by.
+        names = names[names.index("spin_at_depth"):]
+        assert names == ["spin_at_depth", *["go_down"] * (len(names) - 1)]
+        frames_in_kernel = s.frames[0].name == "[kernel]"
+        found[len(frames) + (frames_in_kernel and len(frames) < limit), why] += s.ns
     assert set(found) == {(limit, "[truncated]")}, found
-    assert found[limit, "[truncated]"] > 0.9 * p.ns
+    assert found[limit, "[truncated]"] > (0.5 if limit == 1 else 0.95) * p.ns  # one frame of a clock does not tell whose
     assert any(re.search(r"\[truncated\] [1-9]", c) for c in p.comments), p.comments
 
 
 def test_depth_that_suffices(out):
-    p = profile([harness.program("depth"), "100", "500"], out, hz=1000, PROFILE_DEPTH="200")
+    p = profile([harness.program("depth"), "100", "1000"], out, hz=DEPTH_HZ, PROFILE_DEPTH="200")
     assert {(sum(f.name == "go_down" for f in frames), why) for frames, why, _ in deep(p)} == {(100, None)}
 
 
 # --- Exceptions
 
+THROW_FOR = "many::throw_for(unsigned long)"
+RAISE_IT = "many::raise_it(int)"
+
+
+def is_whole_throw(frames):
+    """Whether a stack below throw_for has all of its through<N>, up to the one that was called first, and if something
+    is thrown, who throws it."""
+    names = [f.name for f in frames]
+    numbers = [int(m.group(1)) if m else None for m in (re.search(r"many::through<(\d+)>", n) for n in names)]
+    steps = [i for i, n in enumerate(numbers) if n]
+    if steps:
+        first, last = steps[0], steps[-1]
+        if numbers[first:last + 1] != list(range(numbers[first], numbers[first] + last - first + 1)):
+            return False
+        if not names[last + 1:] or ("many::catch_one<" not in names[last + 1] and names[last + 1] != THROW_FOR):
+            return False
+    if RAISE_IT in names and (not steps or names.index(RAISE_IT) != steps[0] - 1 or numbers[steps[0]] != 1):
+        return False
+    if "_Unwind_RaiseException" in names and names[names.index("_Unwind_RaiseException") + 1:][:2] != \
+            ["__cxa_throw", RAISE_IT]:
+        return False
+    return THROW_FOR in names and names[names.index(THROW_FOR) + 1] == "main" and pprof.is_start(frames[-1])
+
+
+def is_landing(frames):
+    """Whether the leaf is where libgcc leaves for a landing pad. It copies that one's registers over those that it saved
+    itself, and then no unwinder can go on, or it finds the place where it is going to."""
+    files = [file_of(f) for f in frames]
+    return any(files[n].startswith("libgcc_s") and all(f.startswith(("libgcc_s", "libc.so")) for f in files[:n]) and
+               frames[n].name in ("_Unwind_Resume", "_Unwind_RaiseException") for n in range(min(3, len(files))))
+
+
 def test_exceptions_through_many_frames(out):
     """Thrown through one to twenty functions, each of a name of its own: none is left out, in the unwinder neither."""
     p = profile([harness.program("throwing"), "2000"], out, output=b"wrong 0\n")
-    wrong, total, unwinder, most = Counter(), 0, 0, 0
+    wrong, whole, landing, unwinder, most = Counter(), 0, 0, 0, 0
     for frames, s in p.calls():
         names = tuple(f.name for f in frames)
-        if pprof.reason(s) or "many::throw_for(unsigned long)" not in names:
+        if not re.search("many::", " ".join(names)) or pprof.reason(s):
             continue
-        total += s.ns
-        steps = [(i, int(m.group(1))) for i, m in enumerate(re.search(r"many::through<(\d+)>", n) for n in names) if m]
-        good = pprof.is_start(frames[-1]) and names[names.index("many::throw_for(unsigned long)") + 1] == "main"
-        if steps:
-            first, number = steps[0]
-            good = good and [n for _, n in steps] == list(range(number, number + len(steps)))
-            good = good and [i for i, _ in steps] == list(range(first, first + len(steps)))
-            good = good and ("catch_one" in names[steps[-1][0] + 1] or "throw_for" in names[steps[-1][0] + 1])
-        if "many::raise_it(int)" in names:
-            at = names.index("many::raise_it(int)")
-            good = good and bool(steps) and steps[0] == (at + 1, 1)
-            unwinder += s.ns if any(file_of(f).startswith("libgcc_s") for f in frames[:at]) else 0
-            most = max(most, steps[-1][1] if steps else 0)
-        if any(n.startswith("_Unwind_RaiseException") for n in names):
-            good = good and "many::raise_it(int)" in names and "__cxa_throw" in names
-        if not good:
+        if is_whole_throw(frames):
+            whole += s.ns
+            most = max(most, sum("many::through<" in n for n in names))
+            unwinder += s.ns if RAISE_IT in names and file_of(frames[0]).startswith("libgcc_s") else 0
+        elif is_landing(frames):
+            landing += s.ns
+        else:
             wrong[names] += s.count
     assert not wrong, show(wrong)
-    assert most == 20 and unwinder > 0.3 * p.ns
-    assert total > 0.97 * p.ns
-    # While libgcc copies the registers of a landing pad over its own, no unwinder could go on.
-    assert pprof.bracketed_share([p]) < 0.015, pprof.bracketed_ns([p])
+    assert most == 20 and unwinder > 0.2 * p.ns, (most, unwinder, p.ns)
+    assert landing < 0.1 * p.ns and whole > 0.88 * p.ns, (landing, whole, p.ns)
+    assert pprof.bracketed_share([p]) < 0.02, pprof.bracketed_ns([p])

@@ -22,6 +22,9 @@
         } while (thread_cpu_ns() - begin < (ns));                                                            \
     } while (0)
 
+/* What takes some cycles, each waiting for the one before: a function without any would hardly ever be sampled. */
+#define SOME(x) (((x)*5 | 1) * (x) * ((x) ^ 3) * (x))
+
 static volatile uint64_t seed = 3;
 static uint64_t sum;
 
@@ -29,7 +32,7 @@ static uint64_t sum;
 
 WORK static uint64_t chain_c(uint64_t x)
 {
-    return x * 6364136223846793005u + 1;
+    return SOME(x) + 1;
 }
 
 WORK static uint64_t chain_b(uint64_t x)
@@ -119,7 +122,7 @@ WORK static void part_drap(uint64_t ns)
 WORK static uint64_t large_leaf(volatile char *some)
 {
     some[64] = 1;
-    return 1;
+    return SOME((uint64_t)some[64]);
 }
 
 WORK static uint64_t large_middle(uint64_t x)
@@ -145,7 +148,7 @@ WORK static void part_large(uint64_t ns)
 
 WORK static uint64_t tail_c(uint64_t x)
 {
-    return x * 3;
+    return SOME(x);
 }
 
 WORK static uint64_t tail_b(uint64_t x)
@@ -168,8 +171,9 @@ WORK static void part_tail(uint64_t ns)
 
 /* --- Code that the compiler puts far from its function, with rules of its own, and a function that is all there. */
 
-__attribute__((cold)) WORK static void cold_note(void)
+__attribute__((cold)) WORK static uint64_t cold_note(uint64_t x)
 {
+    return SOME(x);
 }
 
 __attribute__((cold)) WORK static uint64_t cold_function(uint64_t x)
@@ -183,13 +187,13 @@ WORK static uint64_t with_cold_part(uint64_t x)
 {
     uint64_t a = x * 3, b = chain_c(x);
     if (__builtin_expect(a != 0, 0)) {
-        cold_note();
+        a += cold_note(a);
         for (int i = 0; i < 40; i++) {
             a = a * 5 + b;
             __asm__ volatile("" : "+r"(a));
         }
         a += chain_c(a);
-        cold_note();
+        a += cold_note(a);
     }
     return a * b + 1;
 }
