@@ -1,8 +1,10 @@
 """Two walkers, one stack: what the handler finds is what libunwind finds in a copy of the same stack.
 
 With PROFILE_DEBUG=verifyunwind=1 each sample is walked by both, and the first difference ends the run; with
-verifyunwind=2 they are counted. STILE_VERIFY_SECONDS=60 in the environment gives each workload so much CPU time, counts,
-and prints a table at the end (with pytest -s); without it each has two seconds.
+verifyunwind=2 they are counted. Each workload has two seconds of CPU time. By hand it can have more, and then they are
+counted, and the sums printed:
+
+    STILE_VERIFY_SECONDS=60 python3 -m pytest -q -s tests/e2e/test_verify.py
 """
 
 import os
@@ -226,8 +228,9 @@ def test_both_walkers_agree(name, tmp_path, table, mark):
         r = harness.run(argv, profile=directory / "out.pb.gz", hz=HZ, env=env, timeout=600 + 20 * SECONDS, **options)
         total = add(total, verdict(all_profiles(directory / "out.pb.gz", mark)))
         table[-1] = (name, total)
-        assert r.status == 0 and total.differ == 0, (r, total.differ, total.lines)
+        assert r.status == 0, (r, total)
+        assert ASKED or total.differ == 0, total
         used += r.cpu_ns
         runs += 1
         assert r.cpu_ns > 100e6, r  # otherwise it would go on for long
-    assert total.samples >= LEAST_PER_SECOND * SECONDS, total
+    assert total.differ == 0 and total.samples >= LEAST_PER_SECOND * SECONDS, total
