@@ -69,9 +69,10 @@ def told(*comments, samples=1):
 
 def test_verdicts_are_read():
     some = told("stile 1.0", "unwind verified: 1200 samples, 0 differ", "command: x")
-    more = told("unwind verified: 34 samples, 2 differ", "unwind differs: handler 0x1 0x2", "unwind differs: libunwind 0x1")
+    lines = ["unwind differs: handler 0x1 0x2", "unwind differs: libunwind 0x1"]
+    more = told("unwind verified: 34 samples, 2 differ", *lines)
     assert verdict([some]) == (1200, 0, [])
-    assert verdict([some, more]) == (1234, 2, ["unwind differs: handler 0x1 0x2", "unwind differs: libunwind 0x1"])
+    assert verdict([some, more]) == (1234, 2, lines)
     assert verdict([told("stile 1.0", samples=0), some]) == (1200, 0, [])
     assert add(verdict([some]), verdict([more])).samples == 1234
 
@@ -185,7 +186,7 @@ def openssl(_, seconds):
             "aes-128-cbc", "sha256", "sha512", "rsa2048"], {}
 
 
-# What makes (arguments, options of harness.run) for a directory and so many seconds. One that takes no time is run again
+# What makes (arguments, options of harness.run) for a directory and so many seconds. One that is shorter is run again
 # until it has used as much.
 WORKLOADS = {
     "python": python(PYTHON_SCRIPT),
@@ -216,6 +217,7 @@ def table():
         print(f"{'all':20} {sum(v.samples for _, v in rows):10} {sum(v.differ for _, v in rows):8}")
 
 
+@pytest.mark.to_come("verifyunwind")
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_both_walkers_agree(name, tmp_path, table, mark):
     argv, options = WORKLOADS[name](tmp_path, SECONDS)

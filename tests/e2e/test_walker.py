@@ -1,4 +1,4 @@
-"""Walks through frames that are hard to walk through: what is on the stack is in the profile, all of it and nothing else.
+"""Walks through frames that are hard to walk through: the profile has what is on the stack, all of it and nothing else.
 
 Chance decides where a sample falls, not what its stack is: what is asserted holds for every single one.
 """
@@ -16,8 +16,10 @@ import pprof
 HZ = 10000
 SIGNAL = "<signal>"  # in place of where the kernel lets a handler return to, whose name libc keeps for itself
 
-# What any function may be found in: reading a clock, binding a function that is called for the first time.
-PASSING = re.compile(r"(__)?(vdso_)?clock_gettime|_dl_runtime_resolve.*|_dl_fixup")
+# What any function may be found in: reading a clock, binding a function that is called for the first time, and libc's
+# functions that the programs call once.
+PASSING = re.compile(r"(__)?(vdso_)?clock_gettime|_dl_runtime_resolve.*|_dl_fixup|.*(set|long)jmp.*|(__)?get[pt]id|"
+                     r"(__)?setitimer")
 
 
 def file_of(frame):
@@ -228,14 +230,17 @@ def signals(way, out, ms):
     return profile([harness.program("nested_signals"), way, ms], out)
 
 
-@pytest.mark.parametrize("way", ["normal", "alternate"])
+alternate = pytest.mark.to_come("through alternate stacks")
+
+
+@pytest.mark.parametrize("way", ["normal", pytest.param("alternate", marks=alternate)])
 def test_handlers(out, way):
     p = signals(way, out, 1000)
     assert_chains(p, [(*FIRST, *INTERRUPTED)])
     assert p.cum()["interrupted"] > 0.85 * p.ns
 
 
-@pytest.mark.parametrize("way", ["nested", "alternate_nested"])
+@pytest.mark.parametrize("way", ["nested", pytest.param("alternate_nested", marks=alternate)])
 def test_handlers_in_handlers(out, way):
     p = signals(way, out, 700)
     assert_chains(p, [(*FIRST, *INTERRUPTED), (*SECOND, "on_first", SIGNAL, *INTERRUPTED)])
@@ -250,7 +255,7 @@ def test_handler_at_the_first_instruction(out):
     assert p.cum()["interrupted_at_first"] > 0.85 * p.ns
 
 
-@pytest.mark.parametrize("way", ["anywhere", "anywhere_alternate"])
+@pytest.mark.parametrize("way", ["anywhere", pytest.param("anywhere_alternate", marks=alternate)])
 def test_handlers_anywhere(out, way):
     """Interrupted by a timer: in the middle of prologues and epilogues as well."""
     p = signals(way, out, 2000)
@@ -299,6 +304,7 @@ def assert_fibers(p, functions, is_beyond):
     assert total > 0.85 * p.ns
 
 
+@pytest.mark.to_come("on fibers' stacks")
 @pytest.mark.parametrize("way", ["mapped", "malloc", "thread"])
 def test_fibers(out, way):
     """Two that take turns in the middle of their work: neither has frames of the other's, or of who made them."""
@@ -309,6 +315,7 @@ def test_fibers(out, way):
         assert p.cum()[f"spin_{side}"] == pytest.approx(600e6, rel=0.15)
 
 
+@pytest.mark.to_come("on fibers' stacks")
 def test_boost_fibers(out):
     if not (harness.PROGRAMS / "boost_fibers").exists():
         pytest.skip("no Boost.Context where this was built")
@@ -317,8 +324,8 @@ def test_boost_fibers(out):
     def is_beyond(f):
         return file_of(f).startswith("libboost_context") or "boost::context::" in f.name
 
-    frames = "descend_on_fiber(int, boost::context::fiber)"
-    assert_fibers(p, {"spin_on_fiber(unsigned long)": (frames,) * 50 + ("boost_main(boost::context::fiber)",)}, is_beyond)
+    callers = ("descend_on_fiber(int, boost::context::fiber)",) * 50 + ("boost_main(boost::context::fiber)",)
+    assert_fibers(p, {"spin_on_fiber(unsigned long)": callers}, is_beyond)
 
 
 # --- Code that is replaced by other code
@@ -330,8 +337,8 @@ def libraries_in_turns(out, rounds, ms):
     if harness.run([*argv[:3], 2, 1]).status == 77:
         pytest.fail("the two libraries never came to the same address: nothing is proven here")
     p = profile(argv, out)
-    chains = [tuple(f"{stem}_{side}" for stem in ("spin", "four", "three", "two", "one", "work")) + ("work_once", "main")
-              for side in "ab"]
+    stems = ("spin", "four", "three", "two", "one", "work")
+    chains = [(*(f"{stem}_{side}" for stem in stems), "work_once", "main") for side in "ab"]
     in_libraries = {name for chain in chains for name in chain[:-2]}
     wrong, total = Counter(), 0
     for frames, s in p.calls():
@@ -350,11 +357,13 @@ def libraries_in_turns(out, rounds, ms):
     return p
 
 
+@pytest.mark.to_come("where code was replaced")
 def test_libraries_that_take_turns_at_one_address(out):
     """Forty times: rules that were learned from the one are not the other's."""
     libraries_in_turns(out, 20, 35)
 
 
+@pytest.mark.to_come("where code was replaced")
 def test_libraries_that_take_turns_slowly(out):
     """What is replaced is noticed within some 50 ms: beyond that each has its own name."""
     p = libraries_in_turns(out, 3, 300)
@@ -377,7 +386,7 @@ def deep(p):
             yield frames, why, s
 
 
-@pytest.mark.parametrize("depth", [100, 1000, 5000])
+@pytest.mark.parametrize("depth", [100, 1000, pytest.param(5000, marks=pytest.mark.to_come("beyond 256 KiB"))])
 def test_depth(out, depth):
     """No stack is too deep, be it beyond the 256 KiB that a copy can have."""
     p = profile([harness.program("depth"), depth, "1000"], out, hz=DEPTH_HZ)
@@ -392,6 +401,7 @@ def test_depth(out, depth):
     assert found["whole"] > 0.85 * p.ns, (found, p.ns)
 
 
+@pytest.mark.to_come("PROFILE_DEPTH")
 @pytest.mark.parametrize("limit", [1, 10, 500])
 def test_limited_depth(out, limit):
     """The leaf's side is kept."""
@@ -403,9 +413,9 @@ def test_limited_depth(out, limit):
         assert names == ["spin_at_depth", *["go_down"] * (len(names) - 1)]
         frames_in_kernel = s.frames[0].name == "[kernel]"
         found[len(frames) + (frames_in_kernel and len(frames) < limit), why] += s.ns
-    found = Counter({key: ns for key, ns in found.items() if key[1] != "[buffer full]"})
-    assert set(found) == {(limit, "[truncated]")}, found
-    assert found[limit, "[truncated]"] > (0.5 if limit == 1 else 0.85) * p.ns  # one frame of a clock does not tell whose
+    assert set(found) - {key for key in found if key[1] == "[buffer full]"} == {(limit, "[truncated]")}, found
+    # A stack of one frame, in a clock's function, does not tell whose it is.
+    assert found[limit, "[truncated]"] > (0.5 if limit == 1 else 0.85) * p.ns
     assert any(re.search(r"\[truncated\] [1-9]", c) for c in p.comments), p.comments
 
 
@@ -442,8 +452,8 @@ def is_whole_throw(frames):
 
 
 def is_landing(frames):
-    """Whether the leaf is where libgcc leaves for a landing pad. It copies that one's registers over those that it saved
-    itself, and then no unwinder can go on, or it finds the place where it is going to."""
+    """Whether the leaf is where libgcc leaves for a landing pad. It copies that one's registers over those that it
+    saved itself, and then no unwinder can go on, or it finds the place where it is going to."""
     files = [file_of(f) for f in frames]
     return any(files[n].startswith("libgcc_s") and all(f.startswith(("libgcc_s", "libc.so")) for f in files[:n]) and
                frames[n].name in ("_Unwind_Resume", "_Unwind_RaiseException") for n in range(min(3, len(files))))
