@@ -112,6 +112,13 @@ class Profile:
             total[s.labels.get(key)] += s.ns
         return total
 
+    def calls(self):
+        """Every sample as (frames, sample), its frames leaf first: those that are on the stack. An inlined function has
+        none of its own, and the kernel's is another stack."""
+        for raw, s in zip(self.pb.sample, self.samples):
+            frames = [self.locations[i][-1] for i in raw.location_id]
+            yield frames[1:] if frames and frames[0].name == "[kernel]" else frames, s
+
     def stacks(self, function):
         """The samples in which a function takes part."""
         return [s for s in self.samples if any(f.name == function for f in s.frames)]

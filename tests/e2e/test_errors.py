@@ -45,6 +45,15 @@ def test_rate_that_is_one(out, hz):
     assert any(f"{hz} Hz requested" in c for c in p.comments), p.comments
 
 
+@pytest.mark.to_come("PROFILE_DEPTH")
+@pytest.mark.parametrize("depth", ["0", "-1", "1e9", "1000000000", "abc", "10x", " ", "99999999999999999999", "0x10",
+                                   "1.5", "+-3"])
+def test_depth_that_is_none(out, depth):
+    r = harness.run(app(), profile=out, env={"PROFILE_DEPTH": depth})
+    assert_unprofiled(r, "PROFILE_DEPTH", depth)
+    assert list(out.parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("where", ["/nonexistent/directory/out.pb.gz", "/proc/out.pb.gz", "/etc/passwd/out.pb.gz",
                                    "/dev/null/out.pb.gz"])
 def test_place_that_cannot_be_written(where):

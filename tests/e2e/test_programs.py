@@ -46,11 +46,11 @@ console.log(total);
 """
 
 
-def generated_cxx():
+def generated_cxx(count=60):
     """A file that keeps the compiler busy: many instances of library templates."""
     parts = ["#include <algorithm>\n#include <functional>\n#include <map>\n#include <memory>\n#include <regex>\n"
              "#include <sstream>\n#include <string>\n#include <unordered_map>\n#include <vector>\n"]
-    for i in range(60):
+    for i in range(count):
         parts.append(f"""
 struct Item{i} {{ int key; std::string name; double weight[{i + 1}]; }};
 static bool operator<(const Item{i} &a, const Item{i} &b) {{ return a.key < b.key; }}
