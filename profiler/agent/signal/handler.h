@@ -61,8 +61,9 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
 
 /* Cells that a record is given for its walk at best, of a ring of so many, and at least. What does not fit goes on in
  * blocks. */
-#define STILE__WALK_CELLS_MAX(ring_cells) ((ring_cells) / 4 < 64u ? (ring_cells) / 4 : 64u)
-#define STILE__WALK_CELLS_MIN             4u
+#define STILE__WALK_CELLS_MAX(ring_cells)                                                                    \
+    ((ring_cells) < 256u ? 8u : (ring_cells) > 2048u ? 64u : (ring_cells) / 32u)
+#define STILE__WALK_CELLS_MIN 4u
 
 /* Copies the stack between two addresses into a chain of blocks, as far as STILE__SNAPSHOT_MAX. Sets the record's block,
  * stack_start and stack_len; returns why they may hold less than all. */

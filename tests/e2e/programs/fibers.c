@@ -33,8 +33,11 @@ WORK static void swap(ucontext_t *from, ucontext_t *to)
 /* At the bottom it works a little, lets the other one work, and so on. */
 WORK static uint64_t descend_left(int depth)
 {
-    if (depth > 1)
-        return descend_left(depth - 1) + 1;
+    if (depth > 1) {
+        uint64_t below = descend_left(depth - 1);
+        __asm__ volatile("" : "+r"(below)); /* or the calls become a loop */
+        return below + 1;
+    }
     for (uint64_t used = 0; used < work_ns; swap(&left, &right))
         used += spin_left(2 * MS);
     return 1;
@@ -44,8 +47,11 @@ WORK static uint64_t descend_right(int depth)
 {
     volatile char some[100]; /* another frame than the other's */
     some[0] = 1;
-    if (depth > 1)
-        return descend_right(depth - 1) + (uint64_t)some[0];
+    if (depth > 1) {
+        uint64_t below = descend_right(depth - 1);
+        __asm__ volatile("" : "+r"(below));
+        return below + (uint64_t)some[0];
+    }
     for (; work_ns != 0; swap(&right, &left))
         spin_right(2 * MS);
     return 1;
@@ -59,7 +65,8 @@ WORK static void left_main(void)
 
 WORK static void right_main(void)
 {
-    descend_right(50);
+    uint64_t below = descend_right(50);
+    __asm__ volatile("" : "+r"(below)); /* or the call becomes a jump */
 }
 
 static char *mapped(void)
