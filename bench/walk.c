@@ -23,20 +23,22 @@ int main(int argc, char **argv)
 {
     static const struct {
         const char *name;
-        int (*here)(const void *stack_end);
-    } parts[] = {{"frame", walk_frame}, {"handler", walk_handler}};
+        int (*run)(const void *stack_end);
+    } parts[] = {
+        {"real", walk_real}, {"frame", walk_frame}, {"handler", walk_handler}, {"memory", walk_memory}};
     const size_t n = sizeof parts / sizeof *parts;
     size_t chosen = n;
     for (size_t i = 0; argc == 2 && i < n; i++)
         if (strcmp(argv[1], parts[i].name) == 0)
             chosen = i;
     if (argc > 2 || (argc == 2 && chosen == n)) {
-        fputs("bench_walk takes one of frame, handler, or nothing for all\n", stderr);
+        fputs("bench_walk takes one of real, frame, handler, memory, or nothing for all\n", stderr);
         return 2;
     }
+    setvbuf(stdout, NULL, _IOLBF, 0); /* each line when it is known, wherever it goes */
     int err = 0;
     for (size_t i = 0; i < n; i++)
         if (chosen == n || chosen == i)
-            err |= parts[i].here(argv);
+            err |= parts[i].run(argv);
     return err;
 }

@@ -9,6 +9,10 @@
 int walk_frame(const void *stack_end);
 int walk_handler(const void *stack_end);
 
+/* With programs: what a sample's walk costs there; what rules take of memory, and the collector of CPU time. As above. */
+int walk_real(const void *unused);
+int walk_memory(const void *unused);
+
 /* Of n values, which are sorted; 0 of none. */
 double walk_median(double *values, size_t n);
 
