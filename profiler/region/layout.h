@@ -102,7 +102,7 @@ _Static_assert(sizeof(struct stile__slot) == 256, "slots are 256 bytes: four cac
 #define STILE__MEMO_FRAMES 83u
 struct stile__memo {
     struct stile__memo_half {
-        uint64_t tag; /* of the rules; see walk.c */
+        uint64_t unloads; /* as of which the rules are right */
         uint32_t n;
         uint32_t last; /* of the first half: which half was written last */
         struct stile__memo_frame {

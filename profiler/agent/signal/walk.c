@@ -31,7 +31,7 @@
 static struct {
     _Atomic uint64_t check, rule;
 } cache[CACHED];
-static _Atomic uint32_t cache_era; /* the unloads beyond what a key has room for */
+static _Atomic uint64_t cache_era; /* the session, and its unloads beyond what a key has room for */
 
 /* A frame all of whose registers are known: libunwind can start from it. */
 struct anchor {
@@ -47,7 +47,8 @@ struct walker {
     const struct stile__place *at;
     const struct stile__bounds *stack; /* the thread's own */
     struct stile__record *record;
-    uint64_t tag; /* of keys */
+    uint64_t tag;     /* of keys */
+    uint32_t unloads; /* as of which the rules are right: of the memo */
     uint64_t rsp, rbp, pc;
     uint64_t floor, hi; /* of what may be read */
     uint64_t limit;     /* that hi may be moved to, page by page; hi where the stack's end is known */
@@ -144,7 +145,7 @@ static void memo_begin(struct walker *w, struct stile__memo *memo)
     struct stile__memo_half *now = &memo->halves[last ^ 1];
     w->memo = memo;
     w->old = w->old_end = &none;
-    if (old->n <= STILE__MEMO_FRAMES && old->tag == w->tag) {
+    if (old->n <= STILE__MEMO_FRAMES && old->unloads == w->unloads) {
         w->old = old->frames;
         w->old_end = old->frames + old->n;
     }
@@ -158,7 +159,7 @@ static void memo_end(struct walker *w)
 {
     uint32_t now = (w->memo->halves[0].last & 1) ^ 1;
     struct stile__memo_half *half = &w->memo->halves[now];
-    half->tag = w->tag;
+    half->unloads = w->unloads;
     half->n = (uint32_t)(w->now - half->frames);
     w->now->rsp = UINT64_MAX;
     w->memo->halves[0].last = now;
@@ -394,9 +395,11 @@ static enum stile__reason rest_leave(struct walker *w, enum stile__record_kind k
 static struct stile__rules *rules_now(struct walker *w)
 {
     uint32_t unloads = atomic_load_explicit(&w->r->unloads, memory_order_acquire);
-    uint32_t era = unloads / STILE__UNLOADS_ONE >> 16;
+    /* Nobody counts what is unloaded between two sessions, or between the last one and the fork that begins this one. */
+    uint64_t era = w->r->start_mono_ns + (unloads / STILE__UNLOADS_ONE >> 16);
 
-    w->tag = (uint64_t)(unloads / STILE__UNLOADS_ONE & 0xffff) << 48;
+    w->unloads = unloads / STILE__UNLOADS_ONE;
+    w->tag = (uint64_t)(w->unloads & 0xffff) << 48;
     if (w->s->size.rule_pages == 0 ||
         !stile__rules_fresh(unloads, atomic_load_explicit(&w->r->rules_unloads, memory_order_acquire)))
         return NULL;
