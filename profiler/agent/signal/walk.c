@@ -286,7 +286,7 @@ static enum stop frames_walk(struct walker *w)
         while (old < w->old_end && old->rsp < rsp)
             old++;
         rule = old->rsp == rsp && old->pc == pc ? old->rule : rule_find(w, pc);
-        if (w->now < w->now_limit)
+        if (rule != 0 && w->now < w->now_limit) /* one that is not known will be, by the next walk */
             *w->now++ = (struct stile__memo_frame){rsp, pc, rule};
         enum stile__rule_op op = stile__rule_op(rule);
         if (__builtin_expect(op == STILE__RULE_RSP, 1)) {
