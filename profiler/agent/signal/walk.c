@@ -51,7 +51,8 @@ struct walker {
     uint32_t unloads; /* as of which the rules are right: of the memo */
     uint64_t rsp, rbp, pc;
     uint64_t floor, hi; /* of what may be read */
-    uint64_t limit;     /* that hi may be moved to, page by page; hi where the stack's end is known */
+    uint64_t limit;     /* that hi may be moved to, page by page */
+    bool end_known;     /* hi is the stack's end */
     uint64_t *out, *out_end;
     struct stile__block *block; /* that out points into, or NULL: the record */
     uint32_t n, depth;
@@ -98,10 +99,12 @@ static bool stack_find(struct walker *w)
         if (known[i]->lo <= w->rsp && w->rsp < known[i]->hi) {
             w->floor = w->rsp - known[i]->lo > STILE__RED_ZONE ? w->rsp - STILE__RED_ZONE : known[i]->lo;
             w->hi = w->limit = known[i]->hi;
+            w->end_known = true;
             return true;
         }
     w->floor = w->hi = w->rsp & ~(uint64_t)(STILE__PAGE - 1);
     w->limit = w->hi + PROBED_MAX;
+    w->end_known = false;
     return w->rsp < ADDRESS_MAX && reach(w, w->hi + 1);
 }
 
@@ -255,7 +258,7 @@ static __attribute__((noinline)) bool frame_last(struct walker *w, uint64_t rule
     *stop = STOP_STUCK;
     if (stile__rule_op(rule) == STILE__RULE_END ||
         /* The loader's first instructions have no CFI, and nothing above them but the arguments. */
-        (stile__rule_op(rule) == STILE__RULE_FRAME_POINTER && w->hi == w->limit && w->rsp + 16 >= w->hi)) {
+        (stile__rule_op(rule) == STILE__RULE_FRAME_POINTER && w->end_known && w->rsp + 16 >= w->hi)) {
         *stop = STOP_END;
         return false;
     }
@@ -367,7 +370,7 @@ static enum stile__reason rest_leave(struct walker *w, enum stile__record_kind k
     uint32_t lost = 0;
 
     /* Of a stack whose end is not known nothing is copied: what lies above its frames may be unmapped this moment. */
-    if (w->hi != w->limit)
+    if (!w->end_known)
         return STILE__REASON_UNKNOWN_STACK;
     bool far = kind == STILE__RECORD_SNAPSHOT && w->n - 1 > w->anchor.n &&
                w->hi - rsp > STILE__SNAPSHOT_MAX - STILE__RED_ZONE;
