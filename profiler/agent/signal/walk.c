@@ -338,13 +338,19 @@ static enum stop frames_walk(struct walker *w)
 static void frames_drop(struct walker *w, uint32_t n)
 {
     struct stile__record *record = w->record;
+    const uint32_t per_block = STILE__BLOCK_DATA / sizeof(uint64_t);
     if (record->frames_block == STILE__BLOCK_NONE) {
         record->n_inline = n;
     } else if (n <= record->n_inline) {
         stile__blocks_give_back(w->s, w->r, record->frames_block);
         record->frames_block = STILE__BLOCK_NONE;
         record->n_inline = n;
-        w->block = NULL;
+    } else { /* the collector gives back no more blocks than the frames take */
+        uint32_t *link = &record->frames_block;
+        for (uint32_t have = record->n_inline; have < n && *link != STILE__BLOCK_NONE; have += per_block)
+            link = &stile__region_block(w->r, w->s->size, *link)->next;
+        stile__blocks_give_back(w->s, w->r, *link);
+        *link = STILE__BLOCK_NONE;
     }
     w->n = n;
 }
