@@ -209,8 +209,13 @@ static bool signal_cross(struct walker *w)
     w->rsp = regs[FRAME_RSP];
     w->rbp = regs[FRAME_RBP];
     w->pc = regs[FRAME_RIP];
-    if (!(w->rsp > frame && w->rsp < w->hi) && !stack_find(w))
+    if (!(w->rsp > frame && w->rsp < w->hi) && !stack_find(w)) {
+        if (w->out != w->out_end) {
+            *w->out++ = w->pc;
+            w->n++;
+        }
         return false;
+    }
     w->anchor = (struct anchor){.n = w->n, .frame = frame};
     return true;
 }
