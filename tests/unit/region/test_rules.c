@@ -157,6 +157,8 @@ static void test_numbers_out_of_range(void **state)
     const uint32_t rows = PAGES * STILE__RULES_PAGE_WORDS;
     (void)state;
     table->kinds[1] = table->kinds[STILE__RULES_KINDS - 1] = STILE__RULE_END;
+    for (uint32_t i = 0; i < 4; i++) /* what lies behind the rules is not one */
+        row_put(i, 0, STILE__RULE_END);
     row_put(rows - 1, 0, 1);
     row_put(2048, 0, STILE__RULES_KINDS - 1);
     row_put(2049, 0, STILE__RULES_KINDS);
