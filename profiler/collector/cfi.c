@@ -122,10 +122,11 @@ static uint64_t cfa_rule(const Dwarf_Op *ops, size_t n)
     return STILE__RULE_OTHER;
 }
 
-/* A register's expression that begins with another one: libdw puts the CFA, which is on its stack, before it. */
-static bool at_register(const Dwarf_Op *ops, size_t n, unsigned *reg, int64_t *offset)
+/* The address at which a register was saved, where it does not start from the CFA: libdw has that on the stack all the
+ * same, as the first operation. */
+static bool saved_at(const Dwarf_Op *ops, size_t n, unsigned *reg, int64_t *offset)
 {
-    return n == 2 && ops[0].atom == DW_OP_call_frame_cfa && based(&ops[1], reg, offset);
+    return n == 2 && ops[0].atom == DW_OP_call_frame_cfa && based(ops + 1, reg, offset);
 }
 
 /* Where the caller's rbp lies. False if no rule can say it. */
@@ -145,7 +146,7 @@ static bool saved_rbp(Dwarf_Frame *frame, uint64_t *rule)
     }
     if (ops[0].atom == DW_OP_call_frame_cfa && n <= 2 && (n == 1 || ops[1].atom == DW_OP_plus_uconst)) {
         offset = n == 2 ? (int64_t)ops[1].number : 0;
-    } else if (at_register(ops, n, &reg, &offset) && reg == STILE__REG_RBP &&
+    } else if (saved_at(ops, n, &reg, &offset) && reg == STILE__REG_RBP &&
                stile__rule_op(*rule) == STILE__RULE_DEREF_RBP) {
         *rule |= STILE__RULE_AT_BASE;
         offset += 8; /* 0 stands for something else */
@@ -164,7 +165,7 @@ static bool register_is_at(Dwarf_Frame *frame, int reg, int64_t offset)
     size_t n;
     unsigned base;
     int64_t at;
-    return dwarf_frame_register(frame, reg, mem, &ops, &n) == 0 && at_register(ops, n, &base, &at) &&
+    return dwarf_frame_register(frame, reg, mem, &ops, &n) == 0 && saved_at(ops, n, &base, &at) &&
            base == STILE__REG_RSP && at == offset;
 }
 

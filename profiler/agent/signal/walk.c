@@ -26,7 +26,7 @@
 static struct {
     _Atomic uint64_t check, rule;
 } cache[CACHED];
-static _Atomic uint32_t cache_era; /* the unloads beyond what a key has room for */
+static _Atomic uint64_t cache_era; /* the session, and its unloads beyond what a key has room for */
 
 /* A frame all of whose registers are known: libunwind can start from it. */
 struct anchor {
@@ -41,11 +41,12 @@ struct walker {
     const struct stile__place *at;
     const struct stile__bounds *stack; /* the thread's own */
     struct stile__record *record;
-    uint32_t unloads;
-    uint64_t tag; /* of keys: of the unloads what they have room for */
+    uint32_t unloads; /* as of which the rules are right */
+    uint64_t tag;     /* of keys: of the unloads what they have room for */
     uint64_t rsp, rbp, pc;
     uint64_t floor, hi; /* of what may be read */
-    uint64_t limit;     /* that hi may be moved to, page by page; hi where the stack's end is known */
+    uint64_t limit;     /* that hi may be moved to, page by page */
+    bool end_known;     /* hi is the stack's end */
     uint64_t *out, *out_end;
     struct stile__block *block; /* that out points into, or NULL: the record */
     uint32_t n, depth;
@@ -68,7 +69,8 @@ enum stop {
  * A call that every program makes, so that no filter forbids it. */
 static bool readable(uint64_t page)
 {
-    return stile__raw_syscall(SYS_rt_sigprocmask, -1, (long)page, 0, 8) != -EFAULT;
+    return page >= CODE_MIN && /* of NULL the kernel reads nothing, and finds nothing wrong */
+           stile__raw_syscall(SYS_rt_sigprocmask, -1, (long)page, 0, 8) != -EFAULT;
 }
 
 /* Makes sure that everything below `end` can be read. */
@@ -91,10 +93,12 @@ static bool stack_find(struct walker *w)
         if (known[i]->lo <= w->rsp && w->rsp < known[i]->hi) {
             w->floor = w->rsp - known[i]->lo > STILE__RED_ZONE ? w->rsp - STILE__RED_ZONE : known[i]->lo;
             w->hi = w->limit = known[i]->hi;
+            w->end_known = true;
             return true;
         }
     w->floor = w->hi = w->rsp & ~(uint64_t)(STILE__PAGE - 1);
     w->limit = w->hi + PROBED_MAX;
+    w->end_known = false;
     return w->rsp < ADDRESS_MAX && reach(w, w->hi + 1);
 }
 
@@ -197,8 +201,13 @@ static bool signal_cross(struct walker *w)
     w->rsp = regs[REG_RSP];
     w->rbp = regs[REG_RBP];
     w->pc = regs[REG_RIP];
-    if (!(w->rsp > frame && w->rsp < w->hi) && !stack_find(w))
+    if (!(w->rsp > frame && w->rsp < w->hi) && !stack_find(w)) {
+        if (w->out != w->out_end) {
+            *w->out++ = w->pc;
+            w->n++;
+        }
         return false;
+    }
     w->anchor = (struct anchor){.n = w->n, .regs = regs};
     return true;
 }
@@ -247,7 +256,7 @@ static __attribute__((noinline)) bool frame_last(struct walker *w, uint64_t rule
     *stop = STOP_STUCK;
     if (stile__rule_op(rule) == STILE__RULE_END ||
         /* The loader's first instructions have no CFI, and nothing above them but the arguments. */
-        (stile__rule_op(rule) == STILE__RULE_FRAME_POINTER && w->hi == w->limit && w->rsp + 16 >= w->hi)) {
+        (stile__rule_op(rule) == STILE__RULE_FRAME_POINTER && w->end_known && w->rsp + 16 >= w->hi)) {
         *stop = STOP_END;
         return false;
     }
@@ -295,7 +304,7 @@ static enum stop frames_walk(struct walker *w)
         while (old < old_end && old->rsp < rsp)
             old++;
         rule = old->rsp == rsp && old->pc == pc ? old->rule : rule_find(w, pc);
-        if (now < w->now_limit)
+        if (rule != 0 && now < w->now_limit) /* one that is not known will be, by the next walk */
             *now++ = (struct stile__memo_frame){rsp, pc, rule};
         stop = STOP_STUCK;
         if (__builtin_expect((rule & 0xff) == STILE__RULE_RSP, 1)) {
@@ -311,6 +320,7 @@ static enum stop frames_walk(struct walker *w)
                 rsp = w->rsp, rbp = w->rbp, pc = w->pc;
                 continue;
             }
+            out = w->out;
             cfa = stop == STOP_STUCK ? cfa_other(w, rule, &saved) : 0;
             if (cfa == 0)
                 break;
@@ -344,13 +354,19 @@ static enum stop frames_walk(struct walker *w)
 static void frames_drop(struct walker *w, uint32_t n)
 {
     struct stile__record *record = w->record;
+    const uint32_t per_block = STILE__BLOCK_DATA / sizeof(uint64_t);
     if (record->frames_block == STILE__BLOCK_NONE) {
         record->n_inline = n;
     } else if (n <= record->n_inline) {
         stile__blocks_give_back(w->s, w->r, record->frames_block);
         record->frames_block = STILE__BLOCK_NONE;
         record->n_inline = n;
-        w->block = NULL;
+    } else { /* the collector gives back no more blocks than the frames take */
+        uint32_t *link = &record->frames_block;
+        for (uint32_t have = record->n_inline; have < n && *link != STILE__BLOCK_NONE; have += per_block)
+            link = &stile__region_block(w->r, w->s->size, *link)->next;
+        stile__blocks_give_back(w->s, w->r, *link);
+        *link = STILE__BLOCK_NONE;
     }
     w->n = n;
 }
@@ -376,7 +392,7 @@ static enum stile__reason rest_leave(struct walker *w, enum stile__record_kind k
     uint32_t lost = 0;
 
     /* Of a stack whose end is not known nothing is copied: what lies above its frames may be unmapped this moment. */
-    if (w->hi != w->limit)
+    if (!w->end_known)
         return STILE__REASON_UNKNOWN_STACK;
     bool far = kind == STILE__RECORD_SNAPSHOT && w->n - 1 > w->anchor.n &&
                w->hi - rsp > STILE__SNAPSHOT_MAX - STILE__RED_ZONE;
@@ -405,7 +421,8 @@ static enum stile__reason rest_leave(struct walker *w, enum stile__record_kind k
 static void rules_begin(struct walker *w)
 {
     uint32_t unloads = atomic_load_explicit(&w->r->unloads, memory_order_acquire);
-    uint32_t era = unloads / STILE__UNLOADS_ONE >> 16;
+    /* Nobody counts what is unloaded between two sessions, or between the last one and the fork that begins this one. */
+    uint64_t era = w->r->start_mono_ns + (unloads / STILE__UNLOADS_ONE >> 16);
 
     w->unloads = unloads / STILE__UNLOADS_ONE;
     w->tag = (uint64_t)(w->unloads & 0xffff) << 48;
