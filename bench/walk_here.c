@@ -55,7 +55,7 @@ static bool mappings_read(void)
     while (text != NULL && fd >= 0 && (n = read(fd, text + have, cap - have)) > 0)
         have += (size_t)n;
     mappings_init(&mappings, getpid());
-    bool ok = n == 0 && have < cap && mappings_update(&mappings, text, have) == 0;
+    bool ok = n == 0 && have < cap && mappings_update(&mappings, text, have, 0) == 0;
     close(fd);
     free(text);
     return ok;

@@ -187,6 +187,7 @@ static void record_add(struct process *p, uint32_t thread, const struct stile__r
 {
     static uint8_t stack[STILE__SNAPSHOT_MAX];
     enum stile__reason reason = r->reason;
+    bool known = mappings_view(&p->mappings, r->unloads);
 
     if (!frames_room(r->n_new + FRAMES_MAX)) {
         p->damage = "the collector has no memory";
@@ -199,8 +200,13 @@ static void record_add(struct process *p, uint32_t thread, const struct stile__r
         s.len = blocks_take(p, r->block, stack, r->stack_len);
     }
     if (r->kind == STILE__RECORD_VERIFY) {
-        if (p->debug & STILE__DEBUG_VERIFY) /* else the program wrote it, and is not to be ended for that */
+        if (p->debug & STILE__DEBUG_VERIFY &&
+            known) /* else the program wrote it, and is not to be ended for that */
             record_verify(p, n, &s);
+    } else if (r->kind == STILE__RECORD_SNAPSHOT && !known) {
+        /* A library came and went between two looks: what its code says of the stack is not to be had any more. */
+        frames[n++] = s.regs[STILE__REG_RIP];
+        reason = reason_of(reason, STILE__REASON_NO_UNWIND_INFO);
     } else if (r->kind == STILE__RECORD_SNAPSHOT) {
         enum stile__reason walk_reason;
         n += unwinder_walk(p->unwinder, &s, frames + n, FRAMES_MAX, &walk_reason);
@@ -218,11 +224,13 @@ static void record_add(struct process *p, uint32_t thread, const struct stile__r
         n--; /* no code: the walk went astray there */
     if (n > p->depth) {
         n = p->depth;
-        reason = reason_of(STILE__REASON_TRUNCATED, reason);
+        if (reason != STILE__REASON_SIGNAL_BLOCKED)
+            reason = STILE__REASON_TRUNCATED;
     }
     uint64_t ticks = r->ticks, ns = ticks * p->period_ns;
     if (ns <= TICK_NS_MAX)
         process_stack_add(p, thread, frames, n, reason, r->in_kernel != 0, ticks, ns);
+    p->mappings.view = &p->mappings.now;
 }
 
 /* Most records are short: the length that it claims is copied, and then checked in the copy. */
@@ -256,6 +264,21 @@ static bool record_waits(struct process *p, const struct stile__record *r)
     return true;
 }
 
+/* Whether a count is beyond another; they have 24 bits and go round. */
+static bool is_beyond(uint32_t unloads, uint32_t seen)
+{
+    return ((unloads - seen) & 0xffffff) - 1 < 0x7fffff;
+}
+
+/* Whether something was unloaded before a record that the last look at the maps had not seen: it waits for the next. */
+static bool maps_wait(struct process *p, const struct stile__record *r)
+{
+    uint32_t now = atomic_load_explicit(&p->region->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
+    if (is_beyond(r->unloads, now))
+        p->damage = "a record counts libraries that were not unloaded";
+    return is_beyond(r->unloads, p->unloads_seen);
+}
+
 /* Takes what lies in one ring. Returns false if it is damaged. */
 static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
 {
@@ -281,7 +304,7 @@ static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
         p->damage = stile__record_check(&c.record, room, p->size.block_max);
         if (p->damage != NULL)
             return false;
-        if (c.record.kind != STILE__RECORD_PAD && record_waits(p, &c.record))
+        if (c.record.kind != STILE__RECORD_PAD && (maps_wait(p, &c.record) || record_waits(p, &c.record)))
             return p->damage == NULL;
         if (c.record.kind != STILE__RECORD_PAD && p->toggles && c.record.piece != p->piece)
             record_drop(p, &c.record);
@@ -398,6 +421,9 @@ void process_drain(struct process *p)
     if (p->damage != NULL)
         return;
     p->maps_fresh = false;
+    p->unloads_seen = atomic_load_explicit(&p->region->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
+    if (p->unloads_seen != p->mappings.now.unloads)
+        process_maps_refresh(p);
     p->learn_until_ns = now + LEARN_NS;
     process_clock_read(p);
     uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_acquire);

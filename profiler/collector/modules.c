@@ -21,6 +21,7 @@ void mappings_init(struct mapping_table *t, pid_t pid)
 {
     memset(t, 0, sizeof *t);
     t->pid = pid;
+    t->view = &t->now;
 }
 
 static bool opens_as(int fd, dev_t dev, ino_t ino)
@@ -120,7 +121,9 @@ void mappings_free(struct mapping_table *t)
     }
     modules_trim();
     free(t->all);
-    free(t->live);
+    free(t->now.live);
+    for (uint32_t i = 0; i < MAPPING_STATES; i++)
+        free(t->past[i].live);
     memset(t, 0, sizeof *t);
 }
 
@@ -181,13 +184,13 @@ static bool line_parse(const char *line, size_t len, struct mapping *m, const ch
 
 static uint32_t find_same(const struct mapping_table *t, const struct mapping *m)
 {
-    for (uint32_t lo = 0, hi = t->n_live; lo < hi;) {
+    for (uint32_t lo = 0, hi = t->now.n_live; lo < hi;) {
         uint32_t mid = lo + (hi - lo) / 2;
-        const struct mapping *have = &t->all[t->live[mid]];
+        const struct mapping *have = &t->all[t->now.live[mid]];
         if (have->start == m->start)
             return have->end == m->end && have->offset == m->offset && have->ino == m->ino &&
                            have->dev == m->dev
-                       ? t->live[mid]
+                       ? t->now.live[mid]
                        : MAPPING_NONE;
         if (have->start < m->start)
             lo = mid + 1;
@@ -227,7 +230,7 @@ static uint32_t mapping_add(struct mapping_table *t, struct mapping *m, const ch
     return t->n_all++;
 }
 
-int mappings_update(struct mapping_table *t, const char *text, size_t len)
+int mappings_update(struct mapping_table *t, const char *text, size_t len, uint32_t unloads)
 {
     uint32_t *live = NULL, n = 0, cap = 0, kept = 0;
     const char *end = text + len;
@@ -260,25 +263,46 @@ int mappings_update(struct mapping_table *t, const char *text, size_t len)
         free(live);
         return 0;
     }
-    t->generation += kept < t->n_live;
-    free(t->live);
-    t->live = live;
-    t->n_live = n;
+    struct mapping_state *now = &t->now, *last = &t->past[t->n_past % MAPPING_STATES];
+    uint32_t generation = now->generation + (kept < now->n_live);
+    if (unloads != now->unloads) { /* remembered for what was sampled then */
+        free(last->live);
+        *last = *now;
+        t->n_past++;
+    } else {
+        free(now->live);
+    }
+    *now = (struct mapping_state){live, n, generation, unloads};
+    t->view = now;
     return 0;
+}
+
+/* Counts have 24 bits and go round. */
+static bool is_before(uint32_t a, uint32_t b)
+{
+    return a != b && ((b - a) & 0xffffff) < 0x800000;
+}
+
+bool mappings_view(struct mapping_table *t, uint32_t unloads)
+{
+    t->view = &t->now;
+    for (uint32_t k = 1; is_before(unloads, t->view->unloads) && k <= t->n_past && k <= MAPPING_STATES; k++)
+        t->view = &t->past[(t->n_past - k) % MAPPING_STATES];
+    return t->view->unloads == unloads;
 }
 
 uint32_t mappings_find(const struct mapping_table *t, uint64_t address)
 {
-    uint32_t lo = 0, hi = t->n_live;
+    uint32_t lo = 0, hi = t->view->n_live;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
-        const struct mapping *m = &t->all[t->live[mid]];
+        const struct mapping *m = &t->all[t->view->live[mid]];
         if (address < m->start)
             hi = mid;
         else if (address >= m->end)
             lo = mid + 1;
         else
-            return t->live[mid];
+            return t->view->live[mid];
     }
     return MAPPING_NONE;
 }
@@ -286,7 +310,7 @@ uint32_t mappings_find(const struct mapping_table *t, uint64_t address)
 uint32_t mappings_find_ever(const struct mapping_table *t, uint64_t address)
 {
     uint32_t found = mappings_find(t, address);
-    if (found == MAPPING_NONE && t->refresh != NULL) {
+    if (found == MAPPING_NONE && t->refresh != NULL && t->view == &t->now) {
         t->refresh(t->refresh_arg);
         found = mappings_find(t, address);
     }
@@ -306,8 +330,8 @@ bool mappings_read_word(const struct mapping_table *t, uint32_t first, uint64_t 
 {
     if (first < t->n_all && image_read_word(&t->all[first], address, word))
         return true;
-    for (uint32_t i = 0; i < t->n_live; i++)
-        if (image_read_word(&t->all[t->live[i]], address, word))
+    for (uint32_t i = 0; i < t->view->n_live; i++)
+        if (image_read_word(&t->all[t->view->live[i]], address, word))
             return true;
     return false;
 }

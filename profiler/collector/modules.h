@@ -39,12 +39,25 @@ struct mapping {
     uint64_t image_start, image_end; /* runtime range of the whole module, for reads of its data */
 };
 
+/* What was mapped at a time. Owned by the table. */
+struct mapping_state {
+    uint32_t *live; /* indices, ascending by start */
+    uint32_t n_live;
+    uint32_t
+        generation; /* differs from that of any state in which something else was mapped where this one has something */
+    uint32_t unloads; /* count of unloads that it goes with */
+};
+
+#define MAPPING_STATES 16u
+
 struct mapping_table {
     struct mapping *all; /* history, in the order seen; indices never change */
     uint32_t n_all, cap_all;
-    uint32_t *live; /* indices of the current ones, ascending by start */
-    uint32_t n_live;
-    uint32_t generation; /* counts changes that took a mapping away */
+    struct mapping_state now;
+    struct mapping_state
+        past[MAPPING_STATES]; /* the last ones of earlier counts, by their number % MAPPING_STATES */
+    uint32_t n_past;
+    const struct mapping_state *view; /* what is looked at: one of these */
     /* Called when an address is in no current mapping: looks at the maps again, at most once a drain. */
     void (*refresh)(void *arg);
     void *refresh_arg;
@@ -56,14 +69,18 @@ struct mapping_table {
 void mappings_init(struct mapping_table *t, pid_t pid);
 void mappings_free(struct mapping_table *t);
 
-/* Takes the executable lines of a /proc/PID/maps text as the current state. Lines that cannot be parsed are
- * skipped. Returns 0 or -ENOMEM. */
-int mappings_update(struct mapping_table *t, const char *text, size_t len);
+/* Takes the executable lines of a /proc/PID/maps text as the current state, which goes with this count of unloads; looks
+ * at it from here on. Lines that cannot be parsed are skipped. Returns 0 or -ENOMEM. */
+int mappings_update(struct mapping_table *t, const char *text, size_t len, uint32_t unloads);
 
-/* The current mapping that has an address, as an index into `all`, or MAPPING_NONE. */
+/* Looks at what was mapped when so many unloads were counted. False if that is not known: then at what was there last
+ * before, or at the oldest that is known. */
+bool mappings_view(struct mapping_table *t, uint32_t unloads);
+
+/* The mapping in view that has an address, as an index into `all`, or MAPPING_NONE. */
 uint32_t mappings_find(const struct mapping_table *t, uint64_t address);
 
-/* The same, or the latest one that ever had it. Code made at run time comes and goes between looks at the maps. */
+/* The same, or the latest one that ever had it (the current ones are looked at again first). Code made at run time comes and goes between looks at the maps. */
 uint32_t mappings_find_ever(const struct mapping_table *t, uint64_t address);
 
 /* Reads the word at a runtime address from the file that is mapped there. A program may map a part of a file a second

@@ -18,6 +18,7 @@
 
 #define BLOCKS_AT_LEAST 16u         /* 256 KiB: what a deep stack takes; more comes when it is used */
 #define BLOCK_ROUNDS    50u         /* at first, blocks for the samples of so much of a second */
+#define MAPS_TRIES      3u          /* looks at the maps while libraries go */
 #define MAPS_BYTES_MAX  (64u << 20) /* no program has so many mappings; what we were handed may be anything */
 
 uint64_t now_mono_ns(void)
@@ -155,7 +156,7 @@ void process_free(struct process *p)
 }
 
 /* The newest generation of the modules text, if there is one that was not taken yet. */
-static void modules_text_take(struct process *p)
+static void modules_text_take(struct process *p, uint32_t unloads)
 {
     uint32_t len =
         atomic_load_explicit(&p->region->modules_len, memory_order_acquire); /* pairs with publish */
@@ -169,13 +170,13 @@ static void modules_text_take(struct process *p)
     for (uint32_t i = from; i + 1 < len; i++)
         if (text[i] == '@' && text[i + 1] == '\n' && (i == 0 || text[i - 1] == '\n'))
             from = i + 2;
-    mappings_update(&p->mappings, text + from, len - from);
+    mappings_update(&p->mappings, text + from, len - from, unloads);
     p->modules_seen = len;
     free(text);
 }
 
 /* /proc/PID/maps by the descriptor that the program opened: it stays with the image, and reads empty after it. */
-static void maps_file_take(struct process *p)
+static void maps_file_take(struct process *p, uint32_t unloads)
 {
     size_t have = 0, cap = 64u << 10;
     char *text = malloc(cap);
@@ -194,24 +195,36 @@ static void maps_file_take(struct process *p)
         }
     }
     if (n == 0 && have > 0)
-        mappings_update(&p->mappings, text, have);
+        mappings_update(&p->mappings, text, have, unloads);
 out:
     free(text);
+}
+
+/* The count of unloads as of which the maps are what has been read, or a later one. */
+static uint32_t maps_take(struct process *p)
+{
+    uint32_t unloads, now = atomic_load_explicit(&p->region->unloads, memory_order_acquire);
+    unsigned tries = 0;
+    do {
+        unloads = now;
+        modules_text_take(p, unloads / STILE__UNLOADS_ONE);
+        if (p->maps_fd >= 0)
+            maps_file_take(p, unloads / STILE__UNLOADS_ONE);
+        now = atomic_load_explicit(&p->region->unloads, memory_order_acquire);
+    } while (now / STILE__UNLOADS_ONE != unloads / STILE__UNLOADS_ONE && ++tries < MAPS_TRIES);
+    return unloads;
 }
 
 void process_maps_refresh(struct process *p)
 {
     uint64_t start = now_mono_ns();
-    uint32_t unloads = atomic_load_explicit(&p->region->unloads, memory_order_acquire);
-    uint32_t n_before = p->mappings.n_live;
+    uint32_t n_before = p->mappings.now.n_live;
     uint32_t *before = malloc((n_before + 1) * sizeof *before);
     if (before == NULL)
         return;
     if (n_before != 0)
-        memcpy(before, p->mappings.live, n_before * sizeof *before);
-    modules_text_take(p);
-    if (p->maps_fd >= 0)
-        maps_file_take(p);
+        memcpy(before, p->mappings.now.live, n_before * sizeof *before);
+    uint32_t unloads = maps_take(p);
     rule_table_follow(&p->rules, &p->mappings, before, n_before, unloads);
     free(before);
     p->maps_fresh = true;

@@ -66,6 +66,7 @@ struct process {
     uint64_t maps_read_ns; /* CLOCK_MONOTONIC when maps were last read */
     uint64_t maps_cost_ns; /* what reading them took */
     bool maps_fresh;       /* read in this drain already */
+    uint32_t unloads_seen; /* count of unloads before this drain */
     struct unwinder *unwinder;
     struct rule_table rules;
     uint64_t learn_until_ns;                       /* CLOCK_MONOTONIC: until then this drain may learn */

@@ -140,8 +140,8 @@ void rule_table_open(struct rule_table *t, struct stile__region *region, struct 
     t->pages = size.rule_pages;
     t->pages_used = 1; /* none has number 0, */
     t->n_kinds = 1;    /* nor any rule */
-    for (uint32_t i = 0; i < mappings->n_live; i++) {
-        const struct mapping *m = &mappings->all[mappings->live[i]];
+    for (uint32_t i = 0; i < mappings->now.n_live; i++) {
+        const struct mapping *m = &mappings->all[mappings->now.live[i]];
         size_t n = 0;
         const struct learned_block *b =
             m->module != NULL && m->module->learned != NULL ? learned_all(m->module->learned, &n) : NULL;
@@ -200,8 +200,8 @@ bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings
         return true;
     if (rule_table_has(t, address))
         return false;
-    uint32_t i = mappings_find(mappings, address);
-    if (i == MAPPING_NONE)
+    uint32_t i = mappings->view == &mappings->now ? mappings_find(mappings, address) : MAPPING_NONE;
+    if (i == MAPPING_NONE) /* or gone: its rules would be in the way of what is there now */
         return true;
     const struct mapping *m = &mappings->all[i];
     if (m->module != NULL && m->bias % BLOCK == 0)
@@ -237,10 +237,10 @@ static uint64_t changes_look(struct rule_table *t, const struct mapping_table *m
 {
     uint64_t found = 0;
     uint32_t i = 0, k = 0;
-    while (i < n || k < mappings->n_live) {
+    while (i < n || k < mappings->now.n_live) {
         const struct mapping *old = i < n ? &mappings->all[before[i]] : NULL;
-        const struct mapping *now = k < mappings->n_live ? &mappings->all[mappings->live[k]] : NULL;
-        if (old != NULL && now != NULL && before[i] == mappings->live[k]) {
+        const struct mapping *now = k < mappings->now.n_live ? &mappings->all[mappings->now.live[k]] : NULL;
+        if (old != NULL && now != NULL && before[i] == mappings->now.live[k]) {
             i++;
             k++;
             continue;

@@ -165,10 +165,10 @@ static bool frame_pointer_step(struct unwinder *u)
     return true;
 }
 
-/* Whether the stack has no room for a caller above this frame. */
-static bool at_the_end(const struct unwinder *u)
+/* Whether the stack has no room for a caller above this stack pointer. */
+static bool is_the_end(const struct unwinder *u, uint64_t rsp)
 {
-    return u->regs[STILE__REG_RSP] + 2 * sizeof(uint64_t) >= u->snapshot->start + u->snapshot->len;
+    return rsp + 2 * sizeof(uint64_t) >= u->snapshot->start + u->snapshot->len;
 }
 
 /* Walks from u->regs as far as CFI goes. Returns true if that was the outermost frame. Appends all but the frame it
@@ -189,8 +189,12 @@ static bool cfi_walk(struct unwinder *u, uint64_t *addresses, size_t *n, size_t 
             return true;
         if (step < 0 || unw_get_reg(&cursor, UNW_REG_IP, &ip) != 0)
             break;
-        if (ip == 0)
-            return true;
+        if (ip == 0) { /* the end by the ABI's word, or memory that is no frame any more */
+            if ((unw_get_reg(&cursor, UNW_X86_64_RBP, &value) == 0 && value == 0) ||
+                (unw_get_reg(&cursor, UNW_REG_SP, &value) == 0 && is_the_end(u, value)))
+                return true;
+            break;
+        }
         /* libunwind says it of the frame that a signal interrupted. */
         addresses[(*n)++] = unw_is_signal_frame(&cursor) > 0 ? ip : ip - 1;
     }
@@ -210,9 +214,9 @@ size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *add
 {
     size_t n = 0;
 
-    if (u->generation != u->mappings->generation) { /* a library is gone: its rows are no longer true */
+    if (u->generation != u->mappings->view->generation) { /* a library is gone: its rows are no longer true */
         unw_flush_cache(u->space, 0, 0);
-        u->generation = u->mappings->generation;
+        u->generation = u->mappings->view->generation;
     }
     u->snapshot = s;
     memcpy(u->regs, s->regs, sizeof u->regs);
@@ -229,7 +233,7 @@ size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *add
             return n;
         }
         /* The loader's first instructions have no CFI, and nothing above them but the arguments. */
-        if (u->no_cfi && at_the_end(u))
+        if (u->no_cfi && is_the_end(u, u->regs[STILE__REG_RSP]))
             return n;
         /* Where there is CFI and it failed, rbp is anything: no guess. */
         if (!u->no_cfi || !frame_pointer_step(u)) {

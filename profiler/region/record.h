@@ -49,7 +49,8 @@ struct stile__record {
     uint32_t n_inline;     /* of n_new */
     uint32_t frames_block; /* STILE__BLOCK_NONE: all are inline */
     uint32_t block;        /* STILE__BLOCK_NONE: no snapshot */
-    uint64_t weight_ns;    /* CPU time this tick stands for */
+    uint32_t unloads;      /* of libraries, as far as they were counted then: which code was where */
+    uint32_t pad;
     uint64_t stack_start;
     uint32_t stack_len;
     uint32_t

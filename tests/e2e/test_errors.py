@@ -45,7 +45,6 @@ def test_rate_that_is_one(out, hz):
     assert any(f"{hz} Hz requested" in c for c in p.comments), p.comments
 
 
-@pytest.mark.to_come("PROFILE_DEPTH")
 @pytest.mark.parametrize("depth", ["0", "-1", "1e9", "1000000000", "abc", "10x", " ", "99999999999999999999", "0x10",
                                    "1.5", "+-3"])
 def test_depth_that_is_none(out, depth):

@@ -217,7 +217,6 @@ def table():
         print(f"{'all':20} {sum(v.samples for _, v in rows):10} {sum(v.differ for _, v in rows):8}")
 
 
-@pytest.mark.to_come("verifyunwind")
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_both_walkers_agree(name, tmp_path, table, mark):
     argv, options = WORKLOADS[name](tmp_path, SECONDS)

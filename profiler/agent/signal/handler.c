@@ -136,7 +136,8 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     record->kept = 0;
     record->label_set = 0;
     record->ticks = tick->ticks;
-    record->weight_ns = tick->ticks * s->period_ns;
+    /* Acquire pairs with closing_set: what a library that is gone leaves behind is not used after this. */
+    record->unloads = atomic_load_explicit(&r->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
     record->reason = tick->reason;
     record->in_kernel = tick->in_kernel;
     record->frames_block = STILE__BLOCK_NONE;

@@ -327,19 +327,22 @@ static enum stop frames_walk(struct walker *w)
         }
         if (cfa <= rsp || cfa % 8 != 0 || (cfa > w->hi && !reach(w, cfa)))
             break;
-        uint64_t ret = stack_word(cfa - 8);
-        if (ret - CODE_MIN >= ADDRESS_MAX - CODE_MIN) {
-            stop = ret == 0 ? STOP_END : STOP_STUCK;
-            break;
-        }
+        uint64_t ret = stack_word(cfa - 8), next_rbp = rbp;
         if (stile__rule_saved(rule) != 0) {
             if (stile__rule_saved(rule) == STILE__RULE_LOST)
-                rbp = 0;
+                next_rbp = 0;
             else if (in_stack(w, saved))
-                rbp = stack_word(saved);
+                next_rbp = stack_word(saved);
             else
                 break;
         }
+        if (__builtin_expect(ret - CODE_MIN >= ADDRESS_MAX - CODE_MIN, 0)) {
+            /* The end by the ABI's word (rbp is zero there, too) or by its place; else memory that is no frame any more. */
+            if (ret == 0 && (next_rbp == 0 || !w->end_known || cfa + 2 * sizeof ret >= w->hi))
+                stop = STOP_END;
+            break;
+        }
+        rbp = next_rbp;
         rsp = cfa;
         /* Inside the call, whose row it is: a call that never returns may be a function's last instruction. */
         pc = ret - 1;
@@ -478,7 +481,8 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.rbp = at->regs[REG_RBP];
     w.pc = at->regs[REG_RIP];
     w.out = record->words;
-    w.out_end = w.out + (record->cells * STILE__CELL_BYTES - sizeof *record) / sizeof(uint64_t) - STILE__REG_COUNT;
+    w.out_end =
+        w.out + (record->cells * STILE__CELL_BYTES - sizeof *record) / sizeof(uint64_t) - STILE__REG_COUNT;
     w.block = NULL;
     w.n = 0;
     w.depth = s->depth;

@@ -63,7 +63,8 @@ struct stile__record *hand_made_reserve(struct hand_made *h, uint32_t n_words, u
     r->walk_cycles = r->lost_regs = 0;
     r->frames_block = STILE__BLOCK_NONE;
     r->reason = 0;
-    r->weight_ns = r->stack_start = 0;
+    r->stack_start = 0;
+    r->unloads = 0;
     r->stack_len = r->piece = 0;
     r->in_kernel = 0;
     r->block = STILE__BLOCK_NONE;

@@ -31,7 +31,7 @@ static int tear_down(void **state)
 
 static void update(const char *text)
 {
-    assert_int_equal(mappings_update(&t, text, strlen(text)), 0);
+    assert_int_equal(mappings_update(&t, text, strlen(text), 0), 0);
 }
 
 static void finds(uint64_t address, const char *path)
@@ -67,17 +67,17 @@ static void test_another_file_at_the_same_address(void **state)
     (void)state;
     update(A C);
     uint32_t a = mappings_find(&t, 0x400000);
-    assert_int_equal(t.generation, 0);
+    assert_int_equal(t.now.generation, 0);
     update(A C);
     assert_int_equal(t.n_all, 2);
-    assert_int_equal(t.generation, 0);
+    assert_int_equal(t.now.generation, 0);
     update(B C);
-    assert_int_equal(t.generation, 1);
+    assert_int_equal(t.now.generation, 1);
     finds(0x400000, "/nonexistent/b");
     assert_string_equal(t.all[a].path, "/nonexistent/a"); /* what was sampled keeps its name */
     assert_int_equal(mappings_find_ever(&t, 0x400000), mappings_find(&t, 0x400000));
     update(A C);
-    assert_int_equal(t.generation, 2);
+    assert_int_equal(t.now.generation, 2);
     finds(0x400000, "/nonexistent/a");
 }
 
@@ -86,18 +86,18 @@ static void test_gone_and_back(void **state)
     (void)state;
     update(A);
     update(A C);
-    assert_int_equal(t.generation, 0); /* nothing was taken away */
+    assert_int_equal(t.now.generation, 0); /* nothing was taken away */
     uint32_t c = mappings_find(&t, 0x500000);
     update(A);
-    assert_int_equal(t.generation, 1);
+    assert_int_equal(t.now.generation, 1);
     finds(0x500000, NULL);
     assert_int_equal(mappings_find_ever(&t, 0x500000), c);
     update(A C);
-    assert_int_equal(t.generation, 1);
+    assert_int_equal(t.now.generation, 1);
     finds(0x500000, "/nonexistent/c c");
     update(""); /* the image is gone: what was known stays */
     finds(0x500000, "/nonexistent/c c");
-    assert_int_equal(t.generation, 1);
+    assert_int_equal(t.now.generation, 1);
     assert_int_equal(mappings_find_ever(&t, 0x600000), MAPPING_NONE);
 }
 
@@ -182,7 +182,7 @@ static void test_this_program(void **state)
     struct mapping_table other;
     mappings_init(&other, getpid());
     maps = file_text("/proc/self/maps");
-    assert_int_equal(mappings_update(&other, maps, strlen(maps)), 0);
+    assert_int_equal(mappings_update(&other, maps, strlen(maps), 0), 0);
     free(maps);
     assert_ptr_equal(other.all[mappings_find(&other, code)].module, m->module);
     mappings_free(&other);
@@ -202,7 +202,7 @@ static void test_damaged_texts(void **state)
         size_t length = next_number(&numbers) % (n + 1);
         for (unsigned k = 0; k < 20; k++)
             damaged[next_number(&numbers) % n] = "0f-x \n/\xff"[next_number(&numbers) % 8];
-        assert_int_equal(mappings_update(&t, damaged, length), 0);
+        assert_int_equal(mappings_update(&t, damaged, length, 0), 0);
         free(damaged);
         for (unsigned k = 0; k < 20; k++) {
             uint64_t address =

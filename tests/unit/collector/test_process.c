@@ -347,6 +347,7 @@ static void test_scribbling(void **state)
             r->frames_block = i;
             r->n_new += next_number(&numbers) % 3 * 2000; /* some go on in blocks */
             r->kind = i < 2 ? STILE__RECORD_SNAPSHOT + next_number(&numbers) % 2 : STILE__RECORD_WALKED;
+            r->unloads = 0;
             r->reason = 0;
             r->block = i < 2 ? i : STILE__BLOCK_NONE;
             r->stack_len %= STILE__SNAPSHOT_MAX + 1;

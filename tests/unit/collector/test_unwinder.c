@@ -103,7 +103,7 @@ static int set_up(void **state)
     recursive(10);
     mappings_init(&mappings, getpid());
     char *maps = file_text("/proc/self/maps");
-    int err = mappings_update(&mappings, maps, strlen(maps));
+    int err = mappings_update(&mappings, maps, strlen(maps), 0);
     free(maps);
     unwinder = unwinder_new(&mappings);
     return err != 0 || unwinder == NULL;

@@ -149,7 +149,7 @@ static _Atomic bool stop;
 
 static uint64_t checksum(const struct stile__record *r)
 {
-    uint64_t sum = r->weight_ns * 31 + r->n_new;
+    uint64_t sum = r->stack_len * 31ull + r->n_new;
     for (uint32_t i = 0; i < r->n_new; i++)
         sum = sum * 1099511628211ull + r->words[i];
     return sum;
@@ -169,7 +169,7 @@ static void *produce(void *unused)
             else
                 sched_yield();
         r->n_new = n;
-        r->weight_ns = i;
+        r->stack_len = (uint32_t)i;
         for (uint32_t k = 0; k < n; k++)
             r->words[k] = i * 1000 + k;
         r->stack_start = checksum(r);
@@ -187,7 +187,7 @@ static const char *consume(uint64_t t, uint64_t h, uint64_t *taken)
     if (r->cells == 0 || r->cells > h - t || t % STILE__RING_CELLS_MIN + r->cells > STILE__RING_CELLS_MIN)
         return "a record does not lie in adjacent cells below the head";
     if (r->kind != STILE__RECORD_PAD) {
-        if (r->weight_ns != *taken || r->stack_start != checksum(r))
+        if (r->stack_len != *taken || r->stack_start != checksum(r))
             return "a record is not what was written";
         ++*taken;
     }

@@ -107,7 +107,7 @@ static void test_record(void **state)
     assert_int_equal(atomic_load(&slot->stack_lock), 0);
     const struct stile__record *r = record_at(0);
     assert_int_equal(r->ticks, 3);
-    assert_int_equal(r->weight_ns, 3000);
+    assert_int_equal(r->unloads, 0);
     assert_int_equal(r->kind, STILE__RECORD_SNAPSHOT);
     assert_int_equal(r->n_new, 0);
     assert_int_equal(r->kept, 0);

@@ -245,8 +245,8 @@ static void left_from_the_leaf(void)
     for (int i = 0; i < STILE__REG_COUNT; i++)
         assert_int_equal(snapshot_reg(i), *reg(i));
     uint64_t from = *reg(STILE__REG_RSP) - STILE__RED_ZONE;
-    uint64_t lo = *reg(STILE__REG_RSP) - place.alt.lo < place.alt.hi - place.alt.lo ? place.alt.lo
-                                                                                          : thread.stack.lo;
+    uint64_t lo =
+        *reg(STILE__REG_RSP) - place.alt.lo < place.alt.hi - place.alt.lo ? place.alt.lo : thread.stack.lo;
     assert_int_equal(record->stack_start, from > lo ? from : lo);
 }
 
@@ -269,7 +269,9 @@ static void test_by_rsp(void **state)
     put(rsp, after_call(2));
     put(rsp + 8 + 16, after_call(3));
     put(rsp + 8 + 24 + 120, 0);
-    walk(rsp, 7, function(1) + 3);
+    walk(rsp, 7, function(1) + 3); /* zero is no end where rbp is something */
+    left_from_the_leaf();
+    walk(rsp, 0, function(1) + 3);
     WALKED(function(1) + 3, after_call(2) - 1, after_call(3) - 1);
     assert_int_equal(record->reason, STILE__REASON_NONE);
     assert_int_equal(record->block, STILE__BLOCK_NONE);
@@ -355,6 +357,7 @@ static void test_by_rbp(void **state)
     learn(2, stile__rule_make(STILE__RULE_RBP, 16, -2, 0));
     put(rsp - 128, rbp);
     put(rsp + 24, after_call(2));
+    put(rbp, 0);
     put(rbp + 8, 0);
     walk(rsp, 0, function(1));
     WALKED(function(1), after_call(2) - 1);
@@ -634,7 +637,7 @@ static void test_stuck(void **state)
     /* A stack pointer that is no multiple of a word. */
     learn(301, by_rsp(7));
     put(rsp + 8 - 8, 0);
-    walk(rsp + 1, 1, function(301));
+    walk(rsp + 1, 0, function(301));
     WALKED(function(301));
     /* Return addresses that are none. */
     static const uint64_t returns[] = {1, 4096, 65535, 1ull << 48, UINT64_MAX, 1ull << 63};
