@@ -168,19 +168,21 @@ static bool learn(struct process *p, uint64_t address)
                : now_mono_ns() >= p->learn_until_ns || rule_table_learn(&p->rules, &p->mappings, address);
 }
 
-/* Both walks of a sample, if the reference came to an end; the first difference ends the run unless all are wanted. */
+/* Both walks of a sample, if the reference came to an end; the first difference ends the run unless all are wanted. The
+ * reference is asked again, without what it has kept, before anything else is doubted. */
 static void record_verify(struct process *p, size_t n, const struct snapshot *s)
 {
     enum stile__reason reason;
     size_t all = unwinder_walk(p->unwinder, s, frames + n, FRAMES_MAX, &reason);
-    if (reason != STILE__REASON_NONE) {
-        p->verify.unknown++;
-        for (size_t i = 0; i < all; i++)
-            learn(p, frames[n + i]);
-    } else if (!verify_compare(&p->verify, &p->mappings, frames, n, frames + n, all) &&
-               (p->debug & STILE__DEBUG_VERIFY_ALL) == 0) {
-        syscall(SYS_pidfd_send_signal, p->pidfd, SIGABRT, NULL, 0);
+    if (reason != STILE__REASON_NONE || !verify_same(frames, n, frames + n, all)) {
+        unwinder_flush(p->unwinder);
+        all = unwinder_walk(p->unwinder, s, frames + n, FRAMES_MAX, &reason);
     }
+    if (reason != STILE__REASON_NONE)
+        p->verify.unknown++;
+    else if (!verify_compare(&p->verify, &p->mappings, frames, n, frames + n, all) &&
+             (p->debug & STILE__DEBUG_VERIFY_ALL) == 0)
+        syscall(SYS_pidfd_send_signal, p->pidfd, SIGABRT, NULL, 0);
 }
 
 static void record_add(struct process *p, uint32_t thread, const struct stile__record *r)

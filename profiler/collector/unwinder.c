@@ -209,13 +209,18 @@ static bool cfi_walk(struct unwinder *u, uint64_t *addresses, size_t *n, size_t 
     return false;
 }
 
+void unwinder_flush(struct unwinder *u)
+{
+    unw_flush_cache(u->space, 0, 0);
+}
+
 size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *addresses, size_t max,
                      enum stile__reason *reason)
 {
     size_t n = 0;
 
     if (u->generation != u->mappings->view->generation) { /* a library is gone: its rows are no longer true */
-        unw_flush_cache(u->space, 0, 0);
+        unwinder_flush(u);
         u->generation = u->mappings->view->generation;
     }
     u->snapshot = s;

@@ -24,6 +24,10 @@ struct snapshot {
 struct unwinder *unwinder_new(const struct mapping_table *mappings);
 void unwinder_free(struct unwinder *u);
 
+/* Forgets the rows that libunwind has kept. It keeps one for an address, be it an interrupted instruction's or a return
+ * address, to which the row before it belongs: where a landing pad is both, it may be the wrong one. */
+void unwinder_flush(struct unwinder *u);
+
 /* Walks to the outermost frame. Writes at most max addresses, leaf first: the leaf's own, callers' return address
  * minus one, except above a signal frame, where it is the interrupted instruction's. Returns how many; *reason says
  * why the walk ended before the end, or STILE__REASON_NONE. */

@@ -50,12 +50,17 @@ static char *difference_show(const struct mapping_table *mappings, const uint64_
     return fclose(out) == 0 ? text : NULL;
 }
 
+bool verify_same(const uint64_t *walked, size_t n, const uint64_t *reference, size_t n_reference)
+{
+    return n == n_reference && memcmp(walked, reference, n * sizeof *walked) == 0;
+}
+
 bool verify_compare(struct verify *v, const struct mapping_table *mappings, const uint64_t *walked, size_t n,
                     const uint64_t *reference, size_t n_reference)
 {
     v->samples++;
     v->frames += n;
-    if (n == n_reference && memcmp(walked, reference, n * sizeof *walked) == 0)
+    if (verify_same(walked, n, reference, n_reference))
         return true;
     v->differ++;
     if (v->n_shown < VERIFY_SHOWN &&

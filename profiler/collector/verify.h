@@ -17,6 +17,9 @@ struct verify {
     unsigned n_shown;
 };
 
+/* Whether two walks found the same frames. */
+bool verify_same(const uint64_t *walked, size_t n, const uint64_t *reference, size_t n_reference);
+
 /* Compares the frames that the handler found with the reference. True if they are the same. */
 bool verify_compare(struct verify *v, const struct mapping_table *mappings, const uint64_t *walked, size_t n,
                     const uint64_t *reference, size_t n_reference);
