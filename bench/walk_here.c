@@ -28,6 +28,7 @@
 #define TICK_ROUNDS  301
 #define TICK_BATCH   500
 #define GENERATION   5ull
+#define AROUND       2048 /* bytes */
 
 /* What the agent has; see profiler/agent/session.c and threads.c. */
 struct stile__session *stile__session;
@@ -99,13 +100,15 @@ static void session_end(void)
     memset(&session, 0, sizeof session);
 }
 
-/* Learns what walks of the present stack need, as the collector does of samples. */
+/* Learns what walks of the present stack need, as the collector does of samples, and what lies around, since the same
+ * functions make other calls. */
 static void stack_learn(void)
 {
     void *frames[FRAMES_MAX];
     int n = unw_backtrace(frames, FRAMES_MAX);
     for (int i = 0; i < n; i++)
-        rule_table_learn(&rules, &mappings, (uintptr_t)frames[i] - 1);
+        for (int64_t off = -AROUND; off <= AROUND; off += 1 << STILE__RULES_BLOCK_BITS)
+            rule_table_learn(&rules, &mappings, (uint64_t)((int64_t)(uintptr_t)frames[i] - 1 + off));
 }
 
 /* ---- a frame ---- */
@@ -202,7 +205,6 @@ static void walks_measure(const struct walk_place *at, void *arg)
     struct walks *w = arg;
     uint32_t times[SIDES];
     stack_learn();
-    rule_table_learn(&rules, &mappings, at->pc);
     for (int i = 0; i < SIDES; i++) {
         w->frames[i] = sides[i].walk(at);
         w->ns[i] = batch(sides[i].walk, at, 16);
@@ -287,13 +289,12 @@ static void handle_nothing(int signal, siginfo_t *info, void *context)
     (void)context;
 }
 
-static uint64_t interrupted_at;
-
-static void handle_remember(int signal, siginfo_t *info, void *context)
+static void handle_learn(int signal, siginfo_t *info, void *context)
 {
     (void)signal;
     (void)info;
-    interrupted_at = (uint64_t)((const ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    (void)context;
+    stack_learn(); /* what was interrupted is in it */
 }
 
 /* As signal_owner.c does it. */
@@ -342,10 +343,9 @@ static void ticks_measure(const struct walk_place *at, void *arg)
     static double ratio[TICK_ROUNDS], ours[TICK_ROUNDS], empty[TICK_ROUNDS], sending[TICK_ROUNDS];
     struct ticks *t = arg;
     (void)at;
-    stack_learn();
-    handler_install(handle_remember);
+    /* This thread sends its signals itself, so that anything may be done in them. */
+    handler_install(handle_learn);
     ticks_send(SIGPROF, 1);
-    rule_table_learn(&rules, &mappings, interrupted_at);
     for (int i = 0; i < TICK_ROUNDS; i++) {
         handler_install(handle_nothing);
         empty[i] = ticks_send(SIGPROF, TICK_BATCH);

@@ -44,6 +44,7 @@ struct walks {
     uint64_t by_rules, by_libunwind, unruled; /* frames */
     uint64_t kib;
     uint64_t n, cycles; /* walks, and what they took */
+    uint64_t snapshots; /* of the walks, those that left the rest of the stack to the collector */
 };
 
 /* ---- files and processes ---- */
@@ -222,6 +223,7 @@ static bool comments_take(const char *path, struct walks *w)
     stile__profile_free(p);
     w->n = n[0] + n[1];
     w->cycles = cycles[0] + cycles[1];
+    w->snapshots = n[1];
     return told;
 }
 
@@ -275,6 +277,7 @@ static bool ours_run(const struct program *p, struct walks *w)
     w->unruled -= first.unruled;
     w->n -= first.n;
     w->cycles -= first.cycles;
+    w->snapshots -= first.snapshots;
     return w->n != 0;
 }
 
@@ -304,33 +307,53 @@ static bool peer_run(const struct program *p, struct peer_walks *w)
 
 /* ---- walks in real programs ---- */
 
+/* What the pairs of runs came to. */
+struct pairs {
+    double ratio[PAIRS];               /* peer / ours */
+    double ours[PAIRS], theirs[PAIRS]; /* cycles of a walk */
+    double ours_frames, theirs_frames; /* of a walk */
+    double ruled;                      /* share of frames that had a rule, the least */
+    double snapshots;                  /* share of walks, the greatest */
+    uint64_t kib;
+};
+
+static bool pair_run(const struct program *p, int i, struct pairs *all)
+{
+    struct walks w;
+    struct peer_walks pw;
+    if (!ours_run(p, &w) || !peer_run(p, &pw))
+        return false;
+    double frames = (double)(w.by_rules + w.by_libunwind), n = (double)w.n;
+    double ruled = 1 - (double)w.unruled / frames, snapshots = (double)w.snapshots / n;
+    all->ours[i] = (double)w.cycles / n;
+    all->theirs[i] = (double)pw.cycles / (double)pw.n;
+    all->ratio[i] = all->theirs[i] / all->ours[i];
+    all->ours_frames = frames / n;
+    all->theirs_frames = (double)pw.frames / (double)pw.n;
+    all->ruled = ruled < all->ruled ? ruled : all->ruled;
+    all->snapshots = snapshots > all->snapshots ? snapshots : all->snapshots;
+    all->kib = w.kib > all->kib ? w.kib : all->kib;
+    return true;
+}
+
 static void program_compare(const struct program *p)
 {
-    double ratio[PAIRS], ours[PAIRS], theirs[PAIRS], ours_frames = 0, theirs_frames = 0, hits = 1;
-    uint64_t kib = 0;
+    struct pairs all = {.ruled = 1};
     if (!found(p))
         return;
-    printf("  %-8s ", p->name);
-    for (int i = 0; i < PAIRS; i++) {
-        struct walks w;
-        struct peer_walks pw;
-        if (!ours_run(p, &w) || !peer_run(p, &pw)) {
-            puts("could not be measured");
+    for (int i = 0; i < PAIRS; i++)
+        if (!pair_run(p, i, &all)) {
+            printf("  %-8s could not be measured\n", p->name);
             return;
         }
-        double all = (double)(w.by_rules + w.by_libunwind), ruled = 1 - (double)w.unruled / all;
-        ours[i] = (double)w.cycles / (double)w.n;
-        theirs[i] = (double)pw.cycles / (double)pw.n;
-        ratio[i] = theirs[i] / ours[i];
-        ours_frames = all / (double)w.n;
-        theirs_frames = (double)pw.frames / (double)pw.n;
-        hits = ruled < hits ? ruled : hits;
-        kib = w.kib > kib ? w.kib : kib;
-    }
-    printf("%6.1f (>= %.0f)   rules hit %.3f %% (>= 99.5)   %4" PRIu64 " KiB of rules   "
-           "ours %.0f cycles, %.1f frames; peer %.0f cycles, %.1f frames   %s\n",
-           walk_median(ratio, PAIRS), p->target, 100 * hits, kib, walk_median(ours, PAIRS), ours_frames,
-           walk_median(theirs, PAIRS), theirs_frames, p->path);
+    double ratio = walk_median(all.ratio, PAIRS); /* sorts them */
+    printf("  %-8s unw_backtrace / ours: %.1f (>= %.0f), from %.1f to %.1f   %s\n", p->name, ratio, p->target,
+           all.ratio[0], all.ratio[PAIRS - 1], p->path);
+    printf("           ours %.0f cycles, %.1f frames; unw_backtrace %.0f cycles, %.1f frames\n",
+           walk_median(all.ours, PAIRS), all.ours_frames, walk_median(all.theirs, PAIRS), all.theirs_frames);
+    printf("           frames with a rule %.2f %% (>= 99.5); walks that ended in a snapshot %.1f %%; "
+           "%" PRIu64 " KiB of rules\n",
+           100 * all.ruled, 100 * all.snapshots, all.kib);
 }
 
 static void real(void)
