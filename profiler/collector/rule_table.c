@@ -204,21 +204,24 @@ bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings
     return true;
 }
 
-/* Counts the blocks with rules in a range; forgets them, too, if wanted. */
+/* Counts the blocks with rules in a range; forgets them, too, if wanted. By what the table has: what the maps say may be
+ * of any size. */
 static uint64_t range_look(struct rule_table *t, uint64_t start, uint64_t end, bool forget)
 {
+    const uint64_t first = start >> STILE__RULES_BLOCK_BITS, last = (end - 1) >> STILE__RULES_BLOCK_BITS;
     uint64_t n = 0;
-    for (uint64_t at = start; at < end;) {
-        uint64_t chunk_end = (at | ((1ull << STILE__RULES_CHUNK_BITS) - 1)) + 1;
-        uint64_t stop = chunk_end < end ? chunk_end : end;
-        _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, at);
-        for (; word != NULL && at < stop; at += BLOCK, word++)
-            if (atomic_load_explicit(word, memory_order_relaxed) != 0) {
+    for (uint32_t i = 0; i < STILE__RULES_CHUNKS; i++) {
+        uint64_t c = atomic_load_explicit(&t->rules->chunks[i], memory_order_relaxed);
+        uint64_t block = (c >> 16) * STILE__RULES_PAGE_WORDS, stop = block + STILE__RULES_PAGE_WORDS;
+        if (c == 0 || (c & 0xffff) >= t->pages || block > last || stop <= first)
+            continue;
+        _Atomic uint32_t *words = t->rules->arena[c & 0xffff];
+        for (; block < stop; block++, words++)
+            if (block >= first && block <= last && atomic_load_explicit(words, memory_order_relaxed) != 0) {
                 n++;
                 if (forget)
-                    atomic_store_explicit(word, 0, memory_order_relaxed);
+                    atomic_store_explicit(words, 0, memory_order_relaxed);
             }
-        at = stop;
     }
     return n;
 }
