@@ -174,7 +174,9 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
         start = vaddr - NEAR_BYTES;
     if (end - vaddr > NEAR_BYTES)
         end = vaddr + NEAR_BYTES;
-    for (uint64_t at = start & ~(BLOCK - 1); at < end; at += BLOCK) {
+    /* By numbers of blocks: a file may claim the last addresses there are. */
+    for (uint64_t n = start / BLOCK; n <= (end - 1) / BLOCK; n++) {
+        uint64_t at = n * BLOCK;
         const _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, at + m->bias);
         if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0)
             continue;
