@@ -116,7 +116,7 @@ static void block_publish(struct rule_table *t, uint64_t address, const struct l
 static void learned_publish(struct rule_table *t, const struct mapping *m, const struct learned_block *b)
 {
     uint64_t address = (b->number << STILE__RULES_BLOCK_BITS) + m->bias;
-    if (address >= m->start && address < m->end)
+    if (m->bias % BLOCK == 0 && address >= m->start && address < m->end)
         block_publish(t, address, learned_rows(m->module->learned, b), b->n);
 }
 
