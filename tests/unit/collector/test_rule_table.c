@@ -14,9 +14,10 @@
 #include "profiler/collector/learned.h"
 #include "profiler/collector/rule_table.h"
 
-#define PAGES 4096u
-#define BLOCK (1ull << STILE__RULES_BLOCK_BITS)
-#define CHUNK (1ull << STILE__RULES_CHUNK_BITS)
+#define PAGES  4096u
+#define BEHIND (1u << 20) /* bytes after a region, that are not touched */
+#define BLOCK  (1ull << STILE__RULES_BLOCK_BITS)
+#define CHUNK  (1ull << STILE__RULES_CHUNK_BITS)
 
 #define BY_FRAME_POINTER stile__rule_make(STILE__RULE_FRAME_POINTER, 0, -2, 0)
 
@@ -32,7 +33,7 @@ static struct made {
 static void made_map(struct made *m, uint32_t pages)
 {
     m->size = (struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, pages};
-    m->region = mmap(NULL, stile__region_layout(m->size).size, PROT_READ | PROT_WRITE,
+    m->region = mmap(NULL, stile__region_layout(m->size).size + BEHIND, PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(m->region != MAP_FAILED);
     m->region->size = m->size;
@@ -50,7 +51,10 @@ static void made_close(struct made *m)
     if (m->region == NULL)
         return;
     rule_table_close(&m->table);
-    munmap(m->region, stile__region_layout(m->size).size);
+    uint64_t size = stile__region_layout(m->size).size;
+    for (uint64_t i = 0; i < BEHIND; i += 8)
+        assert_int_equal(*(uint64_t *)(void *)((char *)m->region + size + i), 0);
+    munmap(m->region, size + BEHIND);
     m->region = NULL;
 }
 
@@ -224,6 +228,17 @@ static void test_a_function(void **state)
     assert_int_equal(find(&one, end + m->bias + 2 * BLOCK), 0);
     assert_int_equal(find(&one, start + m->bias - 2 * BLOCK), 0);
     assert_false(learn(&one, at));
+    /* A large one, from its middle: as far as is near. */
+    for (start = m->start - m->bias; start < m->end - m->bias; start = end)
+        if (elf_file_entry(&m->module->elf, start, &start, &end) && end - start > 12000)
+            break;
+    assert_true(start < m->end - m->bias);
+    uint64_t middle = (start + (end - start) / 2) + m->bias;
+    learn(&one, middle);
+    for (uint64_t k = middle - 4096; k < middle + 4096; k += BLOCK)
+        assert_int_not_equal(find(&one, k), 0);
+    assert_int_equal(find(&one, start + m->bias + BLOCK), 0);
+    assert_int_equal(find(&one, end + m->bias - BLOCK), 0);
     found_check(&one, m);
     scratch_remove();
 }
@@ -421,6 +436,24 @@ static void test_files_that_come_and_go(void **state)
     found_are(true, false, true, true);
 }
 
+#define LINE_A "10000000-10001000 r-xp 00000000 08:01 5 /nonexistent/a.so\n"
+#define LINE_B "10001000-10002000 r-xp 00000000 08:01 6 /nonexistent/b.so\n"
+#define LINE_C "10002000-10003000 r-xp 00000000 08:01 7 /nonexistent/c.so\n"
+
+/* Neighbours in one chunk: what goes takes its own rules with it, and no others. */
+static void test_neighbours(void **state)
+{
+    (void)state;
+    maps_set(LINE_A LINE_B LINE_C);
+    made_open(&one, PAGES);
+    for (uint64_t at = 0x10000000; at < 0x10003000; at += BLOCK)
+        assert_true(learn(&one, at));
+    follow(&one, LINE_A LINE_C, unloads_of(&one));
+    for (uint64_t at = 0x10000000; at < 0x10003000; at += BLOCK)
+        assert_int_equal(find(&one, at), at / 4096 == 0x10001 ? 0 : BY_FRAME_POINTER);
+    assert_int_equal(unloads_of(&one), STILE__UNLOADS_ONE);
+}
+
 /* What the agent counts while the collector looks. */
 static void test_unloads_in_between(void **state)
 {
@@ -498,6 +531,12 @@ static void test_maps_that_claim_anything(void **state)
     maps_set(made_up);
     made_open(&one, PAGES);
     soon(claims);
+    /* And a table that claims pages that are not there. */
+    all_learned(&one);
+    for (uint32_t i = 0; i < STILE__RULES_CHUNKS; i++)
+        atomic_fetch_or(&stile__region_rules(one.region, one.size)->chunks[i], 0xffff);
+    follow(&one, strchr(made_up, '\n') + 1, unloads_of(&one));
+    found_are(false, false, false, false);
 }
 
 static void elf_write(const char *path, uint64_t vaddr)
@@ -569,6 +608,7 @@ int main(void)
         TEST(test_all_kinds_are_used),
         TEST(test_all_chunks_are_used),
         TEST(test_files_that_come_and_go),
+        TEST(test_neighbours),
         TEST(test_unloads_in_between),
         TEST(test_maps_that_claim_anything),
         TEST(test_a_file_that_claims_the_last_addresses),
