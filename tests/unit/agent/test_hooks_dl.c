@@ -14,7 +14,7 @@ static struct stile__session made, other; /* stand in for the page that the agen
 static struct stile__region *region, *other_region;
 static uint32_t inside; /* the word as it was in a destructor */
 static void *nested;
-static pid_t child;
+static pid_t child; /* -1: nobody has forked */
 
 static struct stile__region *session_make(struct stile__session *s)
 {
@@ -39,7 +39,7 @@ static int set_up(void **state)
     other_region = session_make(&other);
     stile__session = &made;
     inside = UINT32_MAX;
-    child = 0;
+    child = -1;
     return 0;
 }
 
@@ -197,6 +197,7 @@ static void test_a_fork_in_a_destructor(void **state)
     int err = dlclose(handle);
     if (child == 0)
         _exit(err == 0 && atomic_load(&other_region->unloads) == 3 * STILE__UNLOADS_ONE ? 0 : 1);
+    assert_true(child > 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
     assert_int_equal(err, 0);
@@ -217,6 +218,7 @@ static void test_a_bare_fork_in_a_destructor(void **state)
     int err = dlclose(load("STILE_TEST_PLUGIN_A", fork_without_more));
     if (child == 0)
         _exit(err == 0 ? 0 : 1);
+    assert_true(child > 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
     assert_int_equal(word(), 4 * STILE__UNLOADS_ONE);
