@@ -27,17 +27,19 @@ static unsigned long long unloads_so_far(void)
 }
 
 /* Says that somebody is in dlclose, or is not any more. The session that was told of the one must be told of the other,
- * and no other: a destructor may fork, or stop and start a profile. Returns the region, or NULL. */
-static struct stile__region *closing_set(const struct stile__region *told, bool begins, bool unloaded)
+ * and no other: a destructor may fork, or stop and start a profile, whose region then lies where the old one was. Returns
+ * when the session began, which no other did, or 0. */
+static uint64_t closing_set(uint64_t told, bool begins, bool unloaded)
 {
     struct stile__session *s = stile__session;
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
     if (r == NULL)
-        return NULL;
-    if (s->pid != stile__raw_getpid() || (!begins && r != told)) {
+        return 0;
+    if (s->pid != stile__raw_getpid() || (!begins && r->start_mono_ns != told)) {
         stile__session_leave(s, stile__thread_shard());
-        return NULL;
+        return 0;
     }
+    uint64_t session = r->start_mono_ns;
     uint32_t now = atomic_load_explicit(&r->unloads, memory_order_relaxed), next;
     do { /* release: whoever sees the library gone sees that rules are not to be used */
         next = unloaded ? now + STILE__UNLOADS_ONE : now;
@@ -48,7 +50,7 @@ static struct stile__region *closing_set(const struct stile__region *told, bool 
     } while (!atomic_compare_exchange_weak_explicit(&r->unloads, &now, next, memory_order_acq_rel,
                                                     memory_order_relaxed));
     stile__session_leave(s, stile__thread_shard());
-    return r;
+    return session;
 }
 
 STILE_EXPORT int dlclose(void *handle)
@@ -57,11 +59,11 @@ STILE_EXPORT int dlclose(void *handle)
     int (*next)(void *) = (int (*)(void *))stile__hook_next(&cache, "dlclose");
     unsigned long long before = 0;
 
-    const struct stile__region *told = closing_set(NULL, true, false);
-    if (told != NULL)
+    uint64_t told = closing_set(0, true, false);
+    if (told != 0)
         before = unloads_so_far();
     int err = next(handle);
-    if (told != NULL)
+    if (told != 0)
         closing_set(told, false, unloads_so_far() != before);
     return err;
 }

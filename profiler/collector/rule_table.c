@@ -8,7 +8,7 @@
 #include "profiler/collector/learned.h"
 
 #define FUNCTION_BYTES 4096u /* of a function, what lies so near the sampled address is learned with it, */
-#define NEAR_BYTES     1024u /* and so much of its neighbours, which are likely to be called next */
+#define NEAR_BLOCKS    4u    /* and so much of its neighbours, which are likely to be called next */
 #define BLOCK          (1ull << STILE__RULES_BLOCK_BITS)
 #define PAGE_BYTES     (STILE__RULES_PAGE_WORDS * sizeof(uint32_t))
 _Static_assert(PAGE_BYTES == STILE__PAGE, "a page of the arena is a page of memory");
@@ -117,7 +117,7 @@ static void block_publish(struct rule_table *t, uint64_t address, const struct l
 static void learned_publish(struct rule_table *t, const struct mapping *m, const struct learned_block *b)
 {
     uint64_t address = (b->number << STILE__RULES_BLOCK_BITS) + m->bias;
-    if (address >= m->start && address < m->end)
+    if (m->bias % BLOCK == 0 && address >= m->start && address < m->end)
         block_publish(t, address, learned_rows(m->module->learned, b), b->n);
 }
 
@@ -172,9 +172,10 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
         start = covered ? vaddr - FUNCTION_BYTES : vaddr;
     if (!covered || end - vaddr > FUNCTION_BYTES)
         end = covered ? vaddr + FUNCTION_BYTES : vaddr + 1;
-    start = start > NEAR_BYTES ? start - NEAR_BYTES : 0;
-    end += NEAR_BYTES;
-    for (uint64_t at = start & ~(BLOCK - 1); at < end; at += BLOCK) {
+    /* By numbers of blocks: a file may claim the last addresses there are. */
+    uint64_t first = start / BLOCK, last = (end - 1) / BLOCK + NEAR_BLOCKS;
+    for (uint64_t n = first > NEAR_BLOCKS ? first - NEAR_BLOCKS : 0; n <= last; n++) {
+        uint64_t at = n * BLOCK;
         if (at + m->bias < m->start || at + m->bias >= m->end)
             continue;
         const _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, at + m->bias);
@@ -211,21 +212,24 @@ bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings
     return true;
 }
 
-/* Counts the blocks with rules in a range; forgets them, too, if wanted. */
+/* Counts the blocks with rules in a range; forgets them, too, if wanted. By what the table has: what the maps say may be
+ * of any size. */
 static uint64_t range_look(struct rule_table *t, uint64_t start, uint64_t end, bool forget)
 {
+    const uint64_t first = start >> STILE__RULES_BLOCK_BITS, last = (end - 1) >> STILE__RULES_BLOCK_BITS;
     uint64_t n = 0;
-    for (uint64_t at = start; at < end;) {
-        uint64_t chunk_end = (at | ((1ull << STILE__RULES_CHUNK_BITS) - 1)) + 1;
-        uint64_t stop = chunk_end < end ? chunk_end : end;
-        _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, at);
-        for (; word != NULL && at < stop; at += BLOCK, word++)
-            if (atomic_load_explicit(word, memory_order_relaxed) != 0) {
+    for (uint32_t i = 0; i < STILE__RULES_CHUNKS; i++) {
+        uint64_t c = atomic_load_explicit(&t->rules->chunks[i], memory_order_relaxed);
+        uint64_t block = (c >> 16) * STILE__RULES_PAGE_WORDS, stop = block + STILE__RULES_PAGE_WORDS;
+        if (c == 0 || (c & 0xffff) >= t->pages || block > last || stop <= first)
+            continue;
+        _Atomic uint32_t *words = t->rules->arena[c & 0xffff];
+        for (; block < stop; block++, words++)
+            if (block >= first && block <= last && atomic_load_explicit(words, memory_order_relaxed) != 0) {
                 n++;
                 if (forget)
-                    atomic_store_explicit(word, 0, memory_order_relaxed);
+                    atomic_store_explicit(words, 0, memory_order_relaxed);
             }
-        at = stop;
     }
     return n;
 }

@@ -8,6 +8,7 @@
 
 #include "profiler/agent/log.h"
 #include "profiler/agent/options.h"
+#include "profiler/region/layout.h"
 
 static struct stile__options o;
 
@@ -21,6 +22,8 @@ static int fresh(void **state)
     unsetenv("PROFILE_SIGNAL");
     unsetenv("PROFILE_TOGGLE");
     unsetenv("PROFILE_INTERVAL");
+    unsetenv("PROFILE_DEPTH");
+    unsetenv("PROFILE_DEBUG");
     unsetenv("STILE_ROOT");
     return 0;
 }
@@ -190,6 +193,72 @@ static void test_intervals(void **state)
     }
 }
 
+static void test_depths(void **state)
+{
+    static const char *const good[] = {"1", "2", "1000", "16777216"};
+    static const char *const bad[] = {"",    "0",    "-1",  "16777217",   "1k",
+                                      "1.5", "0x10", "10 ", "4294967297", "99999999999999999999"};
+    (void)state;
+    setenv("PROFILE", "x.pb.gz", 1);
+    silently(1);
+    assert_int_equal(o.depth, STILE__DEPTH_MAX);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        setenv("PROFILE_DEPTH", good[i], 1);
+        silently(1);
+        assert_int_equal(o.depth, atoi(good[i]));
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        setenv("PROFILE_DEPTH", bad[i], 1);
+        complains("PROFILE_DEPTH=");
+        assert_int_equal(stile__options_surroundings(&o), -EINVAL); /* without PROFILE, too */
+    }
+}
+
+static void test_debugging(void **state)
+{
+    static const struct {
+        const char *text;
+        uint32_t bits;
+    } good[] = {{"", 0},
+                {"verifyunwind=0", 0},
+                {"verifyunwind=1", STILE__DEBUG_VERIFY},
+                {"verifyunwind=2", STILE__DEBUG_VERIFY | STILE__DEBUG_VERIFY_ALL},
+                {"walktime=0", 0},
+                {"walktime=1", STILE__DEBUG_WALK_TIME},
+                {"walktime=1,verifyunwind=0", STILE__DEBUG_WALK_TIME},
+                {"verifyunwind=1,walktime=1", STILE__DEBUG_VERIFY | STILE__DEBUG_WALK_TIME}};
+    static const char *const bad[] = {"1",
+                                      ",",
+                                      "verifyunwind",
+                                      "verifyunwind=",
+                                      "verifyunwind=3",
+                                      "verifyunwind=10",
+                                      "VerifyUnwind=1",
+                                      "walktime=2",
+                                      "walktime=1 ",
+                                      "walktime=1;verifyunwind=1",
+                                      "walktime=1,,verifyunwind=1",
+                                      ",walktime=1",
+                                      "walktime=1,nonsense",
+                                      "nonsense,walktime=1"};
+    (void)state;
+    setenv("PROFILE", "x.pb.gz", 1);
+    o.debug = 77;
+    silently(1);
+    assert_int_equal(o.debug, 0);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        setenv("PROFILE_DEBUG", good[i].text, 1);
+        silently(1);
+        assert_int_equal(o.debug, good[i].bits);
+        assert_int_equal(stile__options_surroundings(&o), 0);
+        assert_int_equal(o.debug, good[i].bits);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        setenv("PROFILE_DEBUG", bad[i], 1);
+        complains("PROFILE_DEBUG=");
+    }
+}
+
 static void test_too_long(void **state)
 {
     static char name[PATH_MAX + 64];
@@ -253,6 +322,8 @@ int main(void)
         cmocka_unit_test_setup(test_frequencies, fresh),
         cmocka_unit_test_setup(test_signals, fresh),
         cmocka_unit_test_setup(test_intervals, fresh),
+        cmocka_unit_test_setup(test_depths, fresh),
+        cmocka_unit_test_setup(test_debugging, fresh),
         cmocka_unit_test_setup(test_too_long, fresh),
         cmocka_unit_test_setup(test_profile_set, fresh),
     };

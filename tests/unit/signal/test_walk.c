@@ -342,6 +342,11 @@ static void test_by_rbp(void **state)
     learn(3, stile__rule_make(STILE__RULE_RBP, 16, -2, 0));
     walk(rsp, rbp, function(1));
     left_from_the_leaf();
+    learn(4, by_rsp(16)); /* that does not need it */
+    put(rbp + 16 + 24, after_call(4));
+    put(rbp + 16 + 40, 0);
+    walk(rsp, rbp, function(1));
+    WALKED(function(1), after_call(2) - 1, after_call(4) - 1);
     /* Saved where nothing may be read: below the red zone, or behind the stack. */
     session_begin();
     learn(1, stile__rule_make(STILE__RULE_RSP, 32, -100, 0));
@@ -393,7 +398,7 @@ static void test_through_memory(void **state)
     walk(rsp, 0, function(1));
     WALKED(function(1), after_call(2) - 1);
     /* A pointer that leads nowhere, and one that cannot be read. */
-    static const uint64_t wild[] = {0, 8, 0x1111, UINT64_MAX, UINT64_MAX - 7, 1ull << 63, 1ull << 48};
+    const uint64_t wild[] = {0, 8, 0x1111, UINT64_MAX, UINT64_MAX - 7, 1ull << 63, 1ull << 48, top() + 4};
     for (size_t i = 0; i < sizeof wild / sizeof *wild; i++) {
         put(rsp + 24, wild[i]);
         walk(rsp, 0, function(1));
@@ -422,7 +427,10 @@ static void test_by_another_register(void **state)
     walk(rsp, 0, function(1));
     WALKED(function(1), after_call(2) - 1);
     /* A caller's is not known. */
-    put(rsp + 0x28, after_call(1));
+    learn(3, stile__rule_make(STILE__RULE_REGISTER, 8, 0, 12));
+    place.regs[12] = rsp + 0x100;
+    put(rsp + 0x28, after_call(3));
+    put(rsp + 0x100, 0);
     walk(rsp, 0, function(1));
     left_from_the_leaf();
     /* Numbers that are no register's, as a scribbled table has. */
@@ -642,6 +650,7 @@ static void test_stuck(void **state)
     /* Return addresses that are none. */
     static const uint64_t returns[] = {1, 4096, 65535, 1ull << 48, UINT64_MAX, 1ull << 63};
     learn(302, by_rsp(8));
+    session.depth = 1; /* what they say is no frame */
     for (size_t i = 0; i < sizeof returns / sizeof *returns; i++) {
         put(rsp, returns[i]);
         walk(rsp, 1, function(302));
@@ -989,6 +998,9 @@ static void test_a_fibers_stack(void **state)
     put(end - 16, end + 8);
     walk(end - 16, 0, function(4));
     WALKED(function(4));
+    learn(5, stile__rule_make(STILE__RULE_DEREF_RSP, -4096, 0, 0));
+    walk(fiber, 0, function(5)); /* what lies below nobody has looked at */
+    WALKED(function(5));
     /* No rules: the leaf. */
     unloads_set(1, 0);
     walk(fiber, 0, function(1));
@@ -1082,6 +1094,9 @@ static void test_debugging(void **state)
     assert_int_equal(record->stack_start, rsp - STILE__RED_ZONE);
     assert_int_equal(record->stack_start + record->stack_len, top());
     assert_int_equal(record->walk_cycles, 0);
+    signal_frame_put(rsp - 1000, rsp, 0, function(1)); /* of which the leaf's registers say nothing */
+    walk(rsp - 1000, 0, function(3));
+    WALKED(function(3), function(1), after_call(2) - 1);
     region->debug = STILE__DEBUG_WALK_TIME;
     walk(rsp, 0, function(1));
     WALKED(function(1), after_call(2) - 1);
