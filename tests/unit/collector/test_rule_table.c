@@ -70,14 +70,14 @@ static bool learn(struct made *m, uint64_t address)
 
 static void maps_set(const char *text)
 {
-    assert_int_equal(mappings_update(&mappings, text, strlen(text)), 0);
+    assert_int_equal(mappings_update(&mappings, text, strlen(text), 0), 0);
 }
 
 /* As process_maps_refresh does it; unloads is what the word was before the look. */
 static void follow(struct made *m, const char *text, uint32_t unloads)
 {
-    uint32_t before[64], n = mappings.n_live;
-    memcpy(before, mappings.live, n * sizeof *before);
+    uint32_t before[64], n = mappings.now.n_live;
+    memcpy(before, mappings.now.live, n * sizeof *before);
     maps_set(text);
     rule_table_follow(&m->table, &mappings, before, n, unloads);
 }
@@ -110,7 +110,7 @@ static int tear_down(void **state)
 
 static const struct mapping *mapping_of(const void *code)
 {
-    if (mappings.n_live == 0) {
+    if (mappings.now.n_live == 0) {
         char *maps = file_text("/proc/self/maps");
         maps_set(maps);
         free(maps);
@@ -140,8 +140,8 @@ static const struct mapping *copy_of_libc(void)
     snprintf(command, sizeof command, "cp '%s' '%s'", m->path, scratch_path("libc-copy.so"));
     assert_int_equal(system(command), 0);
     file_maps(scratch_path("libc-copy.so"), 0x7000000000, m->end - m->start, m->offset);
-    m = &mappings.all[mappings.live[0]];
-    assert_true(mappings.n_live == 1 && m->module != NULL);
+    m = &mappings.all[mappings.now.live[0]];
+    assert_true(mappings.now.n_live == 1 && m->module != NULL);
     return m;
 }
 
@@ -277,7 +277,7 @@ static void test_no_table(void **state)
     made_open(&one, 0);
     assert_true(learn(&one, m->start));
     assert_true(learn(&one, m->start));
-    rule_table_follow(&one.table, &mappings, mappings.live, mappings.n_live, 0);
+    rule_table_follow(&one.table, &mappings, mappings.now.live, mappings.now.n_live, 0);
     assert_int_equal(atomic_load(&one.region->rules_unloads), STILE__RULES_NONE);
     assert_int_equal(rule_table_bytes(&one.table), 0);
 }

@@ -428,7 +428,7 @@ static void test_by_another_register(void **state)
     WALKED(function(1), after_call(2) - 1);
     /* A caller's is not known. */
     learn(3, stile__rule_make(STILE__RULE_REGISTER, 8, 0, 12));
-    place.regs[12] = rsp + 0x100;
+    *reg(12) = rsp + 0x100;
     put(rsp + 0x28, after_call(3));
     put(rsp + 0x100, 0);
     walk(rsp, 0, function(1));
