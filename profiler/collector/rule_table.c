@@ -251,7 +251,7 @@ static uint64_t changes_look(struct rule_table *t, const struct mapping_table *m
         }
         bool gone = now == NULL || (old != NULL && old->start <= now->start);
         const struct mapping *m = gone ? old : now;
-        if (m->path[0] != '\0')
+        if (m != NULL && m->path[0] != '\0') /* it is never NULL: for the analyzer */
             found += range_look(t, m->start, m->end, forget);
         i += gone;
         k += !gone;
