@@ -26,16 +26,16 @@ static unsigned long long unloads_so_far(void)
     return n;
 }
 
-/* Says that somebody is in dlclose, or is not any more. The session that was told of the one must be told of the other,
- * and no other: a destructor may fork, or stop and start a profile, whose region then lies where the old one was. Returns
- * when the session began, which no other did, or 0. */
+/* Says that somebody is in dlclose, or is not any more. A destructor may fork, or stop and start a profile: the session
+ * that is there at the end, with its region where the old one was perhaps, hears of the unload, too, but only the one that
+ * heard of the beginning hears of the end. Returns when the session began, which no other did, or 0. */
 static uint64_t closing_set(uint64_t told, bool begins, bool unloaded)
 {
     struct stile__session *s = stile__session;
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
     if (r == NULL)
         return 0;
-    if (s->pid != stile__raw_getpid() || (!begins && r->start_mono_ns != told)) {
+    if (s->pid != stile__raw_getpid()) {
         stile__session_leave(s, stile__thread_shard());
         return 0;
     }
@@ -45,7 +45,7 @@ static uint64_t closing_set(uint64_t told, bool begins, bool unloaded)
         next = unloaded ? now + STILE__UNLOADS_ONE : now;
         if (begins)
             next++;
-        else if (now % STILE__UNLOADS_ONE != 0)
+        else if (session == told && now % STILE__UNLOADS_ONE != 0)
             next--;
     } while (!atomic_compare_exchange_weak_explicit(&r->unloads, &now, next, memory_order_acq_rel,
                                                     memory_order_relaxed));
@@ -57,13 +57,10 @@ STILE_EXPORT int dlclose(void *handle)
 {
     static void *cache;
     int (*next)(void *) = (int (*)(void *))stile__hook_next(&cache, "dlclose");
-    unsigned long long before = 0;
-
     uint64_t told = closing_set(0, true, false);
-    if (told != 0)
-        before = unloads_so_far();
+    unsigned long long before = told != 0 ? unloads_so_far() : 0;
     int err = next(handle);
-    if (told != 0)
-        closing_set(told, false, unloads_so_far() != before);
+    if (told != 0 || stile__session != NULL)
+        closing_set(told, false, told == 0 || unloads_so_far() != before);
     return err;
 }

@@ -266,19 +266,13 @@ static bool record_waits(struct process *p, const struct stile__record *r)
     return true;
 }
 
-/* Whether a count is beyond another; they have 24 bits and go round. */
-static bool is_beyond(uint32_t unloads, uint32_t seen)
-{
-    return ((unloads - seen) & 0xffffff) - 1 < 0x7fffff;
-}
-
 /* Whether something was unloaded before a record that the last look at the maps had not seen: it waits for the next. */
 static bool maps_wait(struct process *p, const struct stile__record *r)
 {
     uint32_t now = atomic_load_explicit(&p->region->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
-    if (is_beyond(r->unloads, now))
+    if (stile__unloads_beyond(r->unloads, now))
         p->damage = "a record counts libraries that were not unloaded";
-    return is_beyond(r->unloads, p->unloads_seen);
+    return stile__unloads_beyond(r->unloads, p->unloads_seen);
 }
 
 /* Takes what lies in one ring. Returns false if it is damaged. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "profiler/collector/learned.h"
+#include "profiler/region/rules.h"
 
 #define IDLE_MAX 32u
 
@@ -277,16 +278,11 @@ int mappings_update(struct mapping_table *t, const char *text, size_t len, uint3
     return 0;
 }
 
-/* Counts have 24 bits and go round. */
-static bool is_before(uint32_t a, uint32_t b)
-{
-    return a != b && ((b - a) & 0xffffff) < 0x800000;
-}
-
 bool mappings_view(struct mapping_table *t, uint32_t unloads)
 {
     t->view = &t->now;
-    for (uint32_t k = 1; is_before(unloads, t->view->unloads) && k <= t->n_past && k <= MAPPING_STATES; k++)
+    for (uint32_t k = 1;
+         stile__unloads_beyond(t->view->unloads, unloads) && k <= t->n_past && k <= MAPPING_STATES; k++)
         t->view = &t->past[(t->n_past - k) % MAPPING_STATES];
     return t->view->unloads == unloads;
 }

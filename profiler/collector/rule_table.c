@@ -90,28 +90,53 @@ static uint32_t rows_room(struct rule_table *t, uint32_t n)
     return t->row_at - n;
 }
 
+struct rows_key {
+    const struct rule_table *t;
+    const uint32_t *rows;
+    uint32_t n;
+};
+
+/* The table is the program's to write: rows that it spoiled are only not found, and no number leads outside. */
+static bool rows_are(const void *context, uint64_t id)
+{
+    const struct rows_key *k = context;
+    return (id & 0xff) == k->n &&
+           memcmp(word_at(k->t, (uint32_t)(id >> 8)), k->rows, k->n * sizeof *k->rows) == 0;
+}
+
+/* Where these rows stand, as a block's word says it; 0 if there is no room. The same rows stand once: code that comes and
+ * goes and comes again takes no more than it took first. */
+static uint32_t rows_put(struct rule_table *t, const uint32_t *rows, uint32_t n)
+{
+    struct rows_key key = {t, rows, n};
+    uint64_t hash = stile__hash_bytes(rows, n * sizeof *rows), id;
+    if (stile__id_table_find(&t->by_rows, hash, rows_are, &key, &id))
+        return (uint32_t)id;
+    uint32_t at = stile__id_table_reserve(&t->by_rows) == 0 ? rows_room(t, n) : 0;
+    if (at == 0)
+        return 0;
+    memcpy(word_at(t, at), rows, n * sizeof *rows);
+    stile__id_table_add(&t->by_rows, hash, at << 8 | n);
+    return at << 8 | n;
+}
+
 static void block_publish(struct rule_table *t, uint64_t address, const struct learned_row *rows, uint32_t n)
 {
-    uint32_t numbers[STILE__RULES_ROWS_MAX], at;
-    for (uint32_t i = 0; i < n; i++)
-        if ((numbers[i] = kind_number(t, rows[i].rule)) == 0)
+    uint32_t words[STILE__RULES_ROWS_MAX];
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t number = kind_number(t, rows[i].rule);
+        if (number == 0)
             return;
+        words[i] = rows[i].byte << 24 | number;
+    }
     _Atomic uint32_t *word = block_word(t, address);
     if (word == NULL)
         return;
-    if (n == 1 && t->alone[numbers[0]] != 0) {
-        at = t->alone[numbers[0]];
-    } else {
-        at = rows_room(t, n);
-        if (at == 0)
-            return;
-        for (uint32_t i = 0; i < n; i++)
-            *word_at(t, at + i) = rows[i].byte << 24 | numbers[i];
-        if (n == 1)
-            t->alone[numbers[0]] = at;
-    }
+    uint32_t put = rows_put(t, words, n);
+    if (put == 0)
+        return;
     /* Release pairs with stile__rules_find's acquire: the rows and their rules are there. */
-    atomic_store_explicit(word, at << 8 | n, memory_order_release);
+    atomic_store_explicit(word, put, memory_order_release);
 }
 
 static void learned_publish(struct rule_table *t, const struct mapping *m, const struct learned_block *b)
@@ -130,9 +155,7 @@ void rule_table_open(struct rule_table *t, struct stile__region *region, struct 
         return;
     struct stile__rules *rules = stile__region_rules(region, size);
     t->kinds = calloc(STILE__RULES_KINDS + 1, sizeof *t->kinds);
-    t->alone = calloc(STILE__RULES_KINDS, sizeof *t->alone);
-    if (t->kinds == NULL || t->alone == NULL ||
-        !populate(rules->chunks, sizeof rules->chunks + STILE__PAGE)) {
+    if (t->kinds == NULL || !populate(rules->chunks, sizeof rules->chunks + STILE__PAGE)) {
         rule_table_close(t);
         return;
     }
@@ -154,8 +177,8 @@ void rule_table_open(struct rule_table *t, struct stile__region *region, struct 
 void rule_table_close(struct rule_table *t)
 {
     free(t->kinds);
-    free(t->alone);
     stile__id_table_free(&t->by_rule);
+    stile__id_table_free(&t->by_rows);
     memset(t, 0, sizeof *t);
 }
 

@@ -19,9 +19,8 @@ struct rule_table {
     uint32_t row_at;  /* where the next rows go, in words of the arena, */
     uint32_t row_end; /* and how far that page goes */
     uint64_t *kinds;  /* our copy of the rules by number: the program's cannot be believed */
-    uint32_t *alone;  /* by number: row of a block that has this rule throughout, or 0 */
     uint32_t n_kinds;
-    struct stile__id_table by_rule;
+    struct stile__id_table by_rule, by_rows;
 };
 
 /* Opens the table of a region and fills in what is known of the files of these mappings, which are as of `unloads`. It

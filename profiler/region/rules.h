@@ -137,10 +137,17 @@ static inline uint64_t stile__rules_find(struct stile__rules *t, uint32_t pages,
     return number < STILE__RULES_KINDS ? t->kinds[number] : 0;
 }
 
-/* The state of unloading, one word that both sides change by read-modify-write: libraries unloaded so far << 8 | threads
+/* The state of unloading, one word that both sides change by read-modify-write: libraries unloaded so far << 12 | threads
  * that are in dlclose. */
-#define STILE__UNLOADS_ONE 256u
-#define STILE__RULES_NONE  UINT32_MAX /* of rules_unloads: there is no table yet */
+#define STILE__UNLOADS_ONE  4096u
+#define STILE__UNLOADS_MASK (UINT32_MAX / STILE__UNLOADS_ONE) /* of a count, which goes round */
+
+/* Whether a count is beyond another one. */
+static inline bool stile__unloads_beyond(uint32_t unloads, uint32_t other)
+{
+    return ((unloads - other) & STILE__UNLOADS_MASK) - 1 < STILE__UNLOADS_MASK / 2;
+}
+#define STILE__RULES_NONE UINT32_MAX /* of rules_unloads: there is no table yet */
 
 /* Whether the table may be used: nobody is unloading, and it knows of all that were. */
 static inline bool stile__rules_fresh(uint32_t unloads, uint32_t rules_unloads)

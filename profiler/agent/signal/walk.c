@@ -47,6 +47,7 @@ struct walker {
     uint64_t floor, hi; /* of what may be read */
     uint64_t limit;     /* that hi may be moved to, page by page */
     bool end_known;     /* hi is the stack's end */
+    bool end_told;      /* by the program, which may be wrong */
     uint64_t *out, *out_end;
     struct stile__block *block; /* that out points into, or NULL: the record */
     uint32_t n, depth;
@@ -94,6 +95,7 @@ static bool stack_find(struct walker *w)
             w->floor = w->rsp - known[i]->lo > STILE__RED_ZONE ? w->rsp - STILE__RED_ZONE : known[i]->lo;
             w->hi = w->limit = known[i]->hi;
             w->end_known = true;
+            w->end_told = i != 0;
             return true;
         }
     w->floor = w->hi = w->rsp & ~(uint64_t)(STILE__PAGE - 1);
@@ -386,6 +388,14 @@ static uint32_t registers_of_frame(const struct walker *w, uint64_t *regs)
            ~(1u << STILE__REG_RBP | 1u << STILE__REG_RSP | 1u << STILE__REG_RIP);
 }
 
+static bool all_readable(const struct walker *w)
+{
+    uint64_t page = w->floor & ~(uint64_t)(STILE__PAGE - 1);
+    while (page < w->hi && page - w->floor < STILE__SNAPSHOT_MAX + STILE__PAGE && readable(page))
+        page += STILE__PAGE;
+    return page >= w->hi || page - w->floor >= STILE__SNAPSHOT_MAX;
+}
+
 /* Leaves the rest of the stack to the collector: from the last frame whose registers are all known, since what libunwind
  * needs is not known here; from the frame where the walk is stuck if that one is too far to copy all between. */
 static enum stile__reason rest_leave(struct walker *w, enum stile__record_kind kind)
@@ -395,7 +405,7 @@ static enum stile__reason rest_leave(struct walker *w, enum stile__record_kind k
     uint32_t lost = 0;
 
     /* Of a stack whose end is not known nothing is copied: what lies above its frames may be unmapped this moment. */
-    if (!w->end_known)
+    if (!w->end_known || (w->end_told && !all_readable(w)))
         return STILE__REASON_UNKNOWN_STACK;
     bool far = kind == STILE__RECORD_SNAPSHOT && w->n - 1 > w->anchor.n &&
                w->hi - rsp > STILE__SNAPSHOT_MAX - STILE__RED_ZONE;

@@ -165,7 +165,7 @@ static void session_changes(void)
     stile__session = &other;
 }
 
-/* Who was not told of the beginning is not told of the end. */
+/* Who was not told of the beginning is not told of the end, but of the unload: some of it is still to come. */
 static void test_another_session(void **state)
 {
     (void)state;
@@ -173,9 +173,9 @@ static void test_another_session(void **state)
     stile__session = NULL;
     uint32_t now = word();
     assert_int_equal(dlclose(load("STILE_TEST_PLUGIN_A", session_begins)), 0);
-    assert_int_equal(word(), now);
+    assert_int_equal(word(), now + STILE__UNLOADS_ONE);
     assert_int_equal(dlclose(load("STILE_TEST_PLUGIN_A", session_changes)), 0);
-    assert_int_equal(atomic_load(&other_region->unloads), 3 * STILE__UNLOADS_ONE + 1);
+    assert_int_equal(atomic_load(&other_region->unloads), 4 * STILE__UNLOADS_ONE + 1);
 }
 
 /* The child of a fork has a region of its own, in which nobody was in dlclose. */
@@ -196,7 +196,7 @@ static void test_a_fork_in_a_destructor(void **state)
     void *handle = load("STILE_TEST_PLUGIN_A", fork_here);
     int err = dlclose(handle);
     if (child == 0)
-        _exit(err == 0 && atomic_load(&other_region->unloads) == 3 * STILE__UNLOADS_ONE ? 0 : 1);
+        _exit(err == 0 && atomic_load(&other_region->unloads) == 4 * STILE__UNLOADS_ONE ? 0 : 1);
     assert_true(child > 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);

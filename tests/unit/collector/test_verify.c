@@ -18,7 +18,7 @@ static int set_up(void **state)
     (void)state;
     memset(&v, 0, sizeof v);
     mappings_init(&mappings, 0);
-    return mappings_update(&mappings, maps, sizeof maps - 1);
+    return mappings_update(&mappings, maps, sizeof maps - 1, 0);
 }
 
 static int tear_down(void **state)

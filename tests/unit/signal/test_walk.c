@@ -832,13 +832,13 @@ static void test_unloads(void **state)
     put(rsp + 40, 0);
     walk(rsp, 0, function(1));
     WALKED(function(1));
-    unloads_set(0xff0001 * STILE__UNLOADS_ONE, 0xff0001);
+    unloads_set(0xf0001 * STILE__UNLOADS_ONE, 0xf0001);
     learn(1, by_rsp(32));
     walk(rsp, 0, function(1));
     WALKED(function(1), after_call(2) - 1);
     /* The slot's memo knows a part only, too, if nothing was walked in between that the cache was for. */
     learn(1, by_rsp(48));
-    unloads_set(0xfe0001 * STILE__UNLOADS_ONE, 0xfe0001);
+    unloads_set(0xe0001 * STILE__UNLOADS_ONE, 0xe0001);
     walk(rsp, 0, function(1));
     WALKED(function(1));
     /* No room for rules in this region. */
