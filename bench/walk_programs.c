@@ -346,11 +346,14 @@ static void program_compare(const struct program *p)
             printf("  %-8s could not be measured\n", p->name);
             return;
         }
-    double ratio = walk_median(all.ratio, PAIRS); /* sorts them */
-    printf("  %-8s unw_backtrace / ours: %.1f (>= %.0f), from %.1f to %.1f   %s\n", p->name, ratio, p->target,
-           all.ratio[0], all.ratio[PAIRS - 1], p->path);
-    printf("           ours %.0f cycles, %.1f frames; unw_backtrace %.0f cycles, %.1f frames\n",
-           walk_median(all.ours, PAIRS), all.ours_frames, walk_median(all.theirs, PAIRS), all.theirs_frames);
+    /* Medians sort. */
+    double ratio = walk_median(all.ratio, PAIRS), ours = walk_median(all.ours, PAIRS),
+           theirs = walk_median(all.theirs, PAIRS);
+    printf("  %-8s unw_backtrace / ours: %.1f (>= %.0f), from %.1f to %.1f; least / least: %.1f   %s\n",
+           p->name, ratio, p->target, all.ratio[0], all.ratio[PAIRS - 1], all.theirs[0] / all.ours[0],
+           p->path);
+    printf("           ours %.0f cycles, %.1f frames; unw_backtrace %.0f cycles, %.1f frames\n", ours,
+           all.ours_frames, theirs, all.theirs_frames);
     printf("           frames with a rule %.2f %% (>= 99.5); walks that ended in a snapshot %.1f %%; "
            "%" PRIu64 " KiB of rules\n",
            100 * all.ruled, 100 * all.snapshots, all.kib);
@@ -360,10 +363,10 @@ static void real(void)
 {
     struct program p;
     char seconds[16];
-    printf(
-        "Cycles of a sample's walk at %d Hz, from second %d on: unw_backtrace / ours, median of %d pairs;\n"
-        "share of frames that had a rule: the least\n",
-        HZ, WARM_SECONDS, PAIRS);
+    printf("A sample's walk at %d Hz, mean of all from second %d on; median of %d pairs of runs, worst of "
+           "shares.\n"
+           "The least stands beside it: what else runs on the machine only adds to a mean\n",
+           HZ, WARM_SECONDS, PAIRS);
     snprintf(seconds, sizeof seconds, "%d", REAL_SECONDS);
     python_find(&p, seconds);
     program_compare(&p);
