@@ -12,8 +12,8 @@
 #include "profiler/region/check.h"
 
 #define FRAMES_MAX   (STILE__SNAPSHOT_MAX / 8) /* of a snapshot: a return address each */
-#define MAPS_SHARE   50
-#define NAMES_EVERY  1000000000ull           /* ns between looks at the names of its threads */
+#define MAPS_SHARE   200                       /* looks at the maps cost one part in so many at most */
+#define NAMES_EVERY  1000000000ull             /* ns between looks at the names of its threads */
 #define TICK_NS_MAX  (3600ull * 1000000000u) /* numbers come from the program: more in one tick is nonsense */
 #define LEARN_NS     5000000u                /* of a round */
 #define SLACK_NS     1000000000u
@@ -431,9 +431,11 @@ void process_drain(struct process *p)
     for (uint32_t i = 0; i < used && p->damage == NULL; i++)
         slot_drain(p, i);
     blocks_check(p, in_use);
+    while (now_mono_ns() < p->learn_until_ns && rule_table_widen(&p->rules, &p->mappings))
+        ;
     if (p->ticks == before)
         return;
-    /* Libraries come and go at the same addresses: look as often as costs one part in fifty at most. */
+    /* Libraries come and go at the same addresses, some without dlclose. */
     if (!p->maps_fresh && now - p->maps_read_ns > p->maps_cost_ns * MAPS_SHARE)
         process_maps_refresh(p);
     if (now - p->comm_read_ns > NAMES_EVERY) {

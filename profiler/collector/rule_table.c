@@ -8,9 +8,10 @@
 #include "profiler/collector/learned.h"
 
 #define FUNCTION_BYTES 4096u /* of a function, what lies so near the sampled address is learned with it, */
-#define NEAR_BLOCKS    4u    /* and so much of its neighbours, which are likely to be called next */
-#define BLOCK          (1ull << STILE__RULES_BLOCK_BITS)
-#define PAGE_BYTES     (STILE__RULES_PAGE_WORDS * sizeof(uint32_t))
+#define AROUND_BYTES                                                                                         \
+    16384u /* and so much of what is around it later: code that belongs together lies together */
+#define BLOCK      (1ull << STILE__RULES_BLOCK_BITS)
+#define PAGE_BYTES (STILE__RULES_PAGE_WORDS * sizeof(uint32_t))
 _Static_assert(PAGE_BYTES == STILE__PAGE, "a page of the arena is a page of memory");
 
 /* The pages are there before anything points to them: a read in the handler must not fail. */
@@ -182,6 +183,31 @@ void rule_table_close(struct rule_table *t)
     memset(t, 0, sizeof *t);
 }
 
+bool rule_table_has(const struct rule_table *t, uint64_t address)
+{
+    const _Atomic uint32_t *word = t->rules != NULL ? stile__rules_block(t->rules, t->pages, address) : NULL;
+    return word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0;
+}
+
+/* What is next to what was learned is likely to run next. */
+static void later_add(struct rule_table *t, uint64_t address)
+{
+    if (t->n_later - t->later_done == RULE_TABLE_LATER)
+        t->later_done++;
+    t->later[t->n_later++ % RULE_TABLE_LATER] = address;
+}
+
+/* A block of a file's code, if it is not known yet. */
+static void block_learn(struct rule_table *t, const struct mapping *m, uint64_t vaddr)
+{
+    const uint64_t address = vaddr + m->bias;
+    if (address < m->start || address >= m->end || rule_table_has(t, address))
+        return;
+    const struct learned_block *b = learned_get(m->module->learned, vaddr);
+    if (b != NULL)
+        learned_publish(t, m, b);
+}
+
 /* Code of a file: the function, as far as it is near. */
 static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t address)
 {
@@ -196,24 +222,27 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
     if (!covered || end - vaddr > FUNCTION_BYTES)
         end = covered ? vaddr + FUNCTION_BYTES : vaddr + 1;
     /* By numbers of blocks: a file may claim the last addresses there are. */
-    uint64_t first = start / BLOCK, last = (end - 1) / BLOCK + NEAR_BLOCKS;
-    for (uint64_t n = first > NEAR_BLOCKS ? first - NEAR_BLOCKS : 0; n <= last; n++) {
-        uint64_t at = n * BLOCK;
-        if (at + m->bias < m->start || at + m->bias >= m->end)
-            continue;
-        const _Atomic uint32_t *word = stile__rules_block(t->rules, t->pages, at + m->bias);
-        if (word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0)
-            continue;
-        const struct learned_block *b = learned_get(mod->learned, at);
-        if (b != NULL)
-            learned_publish(t, m, b);
-    }
+    for (uint64_t n = start / BLOCK; n <= (end - 1) / BLOCK; n++)
+        block_learn(t, m, n * BLOCK);
+    later_add(t, address);
 }
 
-bool rule_table_has(const struct rule_table *t, uint64_t address)
+bool rule_table_widen(struct rule_table *t, const struct mapping_table *mappings)
 {
-    const _Atomic uint32_t *word = t->rules != NULL ? stile__rules_block(t->rules, t->pages, address) : NULL;
-    return word != NULL && atomic_load_explicit(word, memory_order_relaxed) != 0;
+    if (t->rules == NULL || t->later_done == t->n_later)
+        return false;
+    const uint64_t address = t->later[t->later_done % RULE_TABLE_LATER];
+    const uint32_t i = mappings_find(mappings, address);
+    const struct mapping *m = i != MAPPING_NONE ? &mappings->all[i] : NULL;
+    /* One block on this side, then one on the other, then the next. */
+    const uint64_t by = (t->later_blocks / 2 + 1) * BLOCK;
+    if (m != NULL && m->module != NULL && m->module->learned != NULL)
+        block_learn(t, m, (t->later_blocks % 2 == 0 ? address + by : address - by) - m->bias);
+    if (++t->later_blocks == 2 * AROUND_BYTES / BLOCK || m == NULL) {
+        t->later_blocks = 0;
+        t->later_done++;
+    }
+    return true;
 }
 
 bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings, uint64_t address)

@@ -11,6 +11,8 @@
 #include "profiler/region/layout.h"
 #include "proto/id_table.h"
 
+#define RULE_TABLE_LATER 256u
+
 struct rule_table {
     struct stile__region *region;
     struct stile__rules *rules; /* NULL: the region has no room for them, or it cannot be had */
@@ -21,6 +23,8 @@ struct rule_table {
     uint64_t *kinds;  /* our copy of the rules by number: the program's cannot be believed */
     uint32_t n_kinds;
     struct stile__id_table by_rule, by_rows;
+    uint64_t later[RULE_TABLE_LATER]; /* addresses around which more is to be learned; a ring */
+    uint32_t n_later, later_done, later_blocks;
 };
 
 /* Opens the table of a region and fills in what is known of the files of these mappings, which are as of `unloads`. It
@@ -34,6 +38,10 @@ bool rule_table_has(const struct rule_table *t, uint64_t address);
 
 /* Learns the rules of the function that has an address, if they are not there yet. Returns false if they were. */
 bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings, uint64_t address);
+
+/* Learns a block of what lies around what was learned, while there is any: for when nothing else is to be done. False if
+ * there is none. */
+bool rule_table_widen(struct rule_table *t, const struct mapping_table *mappings);
 
 /* Follows what the maps say: live_before are the mappings of the look before (n of them, by start), `unloads` what the
  * region's word was before this look. */

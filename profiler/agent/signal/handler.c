@@ -186,6 +186,10 @@ static uint32_t ticks_in_kernel(const struct stile__session *s, const struct sti
 void stile__tick_split(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                        const struct stile__place *at, struct stile__tick tick, enum stile__reason kept_away)
 {
+    if (tick.ticks <= LATE_TICKS) { /* most often; a division is not free */
+        stile__tick_take(s, r, t, at, &tick);
+        return;
+    }
     uint64_t usual = 1 + s->tick_ns / s->period_ns;
     if (tick.ticks <= LATE_TICKS * usual) {
         stile__tick_take(s, r, t, at, &tick);

@@ -11,11 +11,13 @@
 
 #include "profiler/agent/signal/poison.h"
 
-#define CACHED        8192u /* rules by program counter, for the whole process: 128 KiB, touched as it is used */
-#define CROSSINGS_MAX 64u /* signal frames in one walk; their stack pointers may go round in a circle */
-#define PROBED_MAX    (1u << 20) /* bytes of a stack whose end is not known that are looked at */
-#define ADDRESS_MAX   (1ull << 48)
-#define CODE_MIN      65536u /* nothing is mapped below: vm.mmap_min_addr */
+#define CACHED           8192u /* rules by program counter, for the whole process: 128 KiB, touched as it is used */
+#define RECURSION_FRAMES 32u /* of one round of a recursion at most, to be walked fast */
+#define RECURSION_TRIES  8u
+#define CROSSINGS_MAX    64u /* signal frames in one walk; their stack pointers may go round in a circle */
+#define PROBED_MAX       (1u << 20) /* bytes of a stack whose end is not known that are looked at */
+#define ADDRESS_MAX      (1ull << 48)
+#define CODE_MIN         65536u /* nothing is mapped below: vm.mmap_min_addr */
 
 /* In a signal frame, from the stack pointer that its handler returns to: a ucontext_t begins there. */
 #define FRAME_REGS offsetof(ucontext_t, uc_mcontext.gregs)
@@ -56,6 +58,8 @@ struct walker {
     struct stile__memo *memo;
     const struct stile__memo_frame *old, *old_end; /* of the last walk: what comes next */
     struct stile__memo_frame *now, *now_limit;     /* of this one */
+    uint32_t now_step;                             /* 1, or 0 where there is no room for more */
+    uint32_t no_recursion;                         /* frames since then that were not among the last ones */
 };
 
 enum stop {
@@ -151,6 +155,8 @@ static void memo_begin(struct walker *w, struct stile__memo *memo)
     }
     w->now = now->frames;
     w->now_limit = now->frames + STILE__MEMO_FRAMES;
+    w->now_step = 1;
+    w->no_recursion = 0;
 }
 
 static void memo_end(struct walker *w)
@@ -283,75 +289,157 @@ static inline void frames_note(struct walker *w, uint64_t *out)
     w->out = out;
 }
 
-/* Walks as far as it goes. On a stop, w is the last frame that was listed. What changes with each frame is in registers
- * here, and in w wherever something else is called. */
+static inline size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What changes with each frame. */
+struct frame {
+    uint64_t rsp, rbp, pc;
+    uint64_t *out;
+    const struct stile__memo_frame *old, *old_end;
+    struct stile__memo_frame *now;
+};
+
+/* The memo is full: what comes is likely a recursion, and follows as earlier frames of this walk did. */
+static void recursion_find(struct walker *w, struct frame *f)
+{
+    const struct stile__memo_frame *end = w->now_limit;
+    w->now_step = 0; /* from here on each frame overwrites the one before, behind the last */
+    f->old = f->old_end = end;
+    if (w->no_recursion > RECURSION_TRIES)
+        return;
+    for (f->old = end - RECURSION_FRAMES; f->old < end && f->old->pc != f->pc; f->old++)
+        ;
+    w->no_recursion = f->old < end ? 0 : w->no_recursion + 1;
+    f->old += f->old < end;
+}
+
+/* Walks the frames that follow one another as those at f.old do, and have a plain rule: CFA from rsp or rbp, return address
+ * and rbp below it. That is most of most stacks, so it has nothing that is not needed there. It stops before a frame that
+ * has anything else. Room for the frames, in the record and in the memo, is looked at once for all. */
+static inline struct frame frames_follow(const struct walker *w, struct frame f, const uint64_t *limit)
+{
+    const uint64_t hi = w->hi, floor = w->floor;
+    size_t room = least((size_t)(f.old_end - f.old), (size_t)(limit - f.out));
+    if (w->now_step != 0)
+        room = least(room, (size_t)(w->now_limit - f.now));
+    const uint64_t *end = f.out + room;
+    while (f.out != end && f.old->pc == f.pc) {
+        const uint64_t rule = f.old->rule;
+        const uint64_t base = (rule & 0xff) == STILE__RULE_RSP ? f.rsp : f.rbp;
+        const uint64_t cfa = base + (uint64_t)(int64_t)stile__rule_offset(rule);
+        const int64_t saved = stile__rule_saved(rule);
+        if (((rule - STILE__RULE_RSP) & 0xff) > STILE__RULE_RBP - STILE__RULE_RSP || cfa <= f.rsp ||
+            cfa > hi || cfa % 8 != 0)
+            break;
+        const uint64_t ret = stack_word(cfa - 8);
+        if (ret - CODE_MIN >= ADDRESS_MAX - CODE_MIN)
+            break;
+        if (saved != 0) {
+            const uint64_t at = cfa + (uint64_t)(8 * saved);
+            if (saved > -2 || at < floor || at >= cfa)
+                break;
+            f.rbp = stack_word(at);
+        }
+        *f.out++ = f.pc;
+        *f.now = (struct stile__memo_frame){f.rsp, f.pc, rule};
+        f.now += w->now_step;
+        f.old++;
+        f.rsp = cfa;
+        f.pc = ret - 1;
+    }
+    return f;
+}
+
+/* The CFA and the place of the caller's rbp by one of the two common rules. False: it is another one. */
+static inline bool cfa_usual(const struct frame *f, uint64_t rule, uint64_t *cfa, uint64_t *saved)
+{
+    if ((rule & 0xff) != STILE__RULE_RSP && (rule & 0xff) != STILE__RULE_RBP)
+        return false;
+    *cfa = ((rule & 0xff) == STILE__RULE_RSP ? f->rsp : f->rbp) + (uint64_t)(int64_t)stile__rule_offset(rule);
+    *saved = *cfa + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
+    return true;
+}
+
+/* The caller's rbp. False if it is not where the rule says. */
+static inline bool rbp_restore(const struct walker *w, uint64_t rule, uint64_t saved, uint64_t *rbp)
+{
+    if (stile__rule_saved(rule) == 0)
+        return true;
+    bool lost = stile__rule_saved(rule) == STILE__RULE_LOST;
+    if (!lost && !in_stack(w, saved))
+        return false;
+    *rbp = lost ? 0 : stack_word(saved);
+    return true;
+}
+
+static inline void frame_put(struct walker *w, const struct frame *f)
+{
+    frames_note(w, f->out);
+    w->rsp = f->rsp;
+    w->rbp = f->rbp;
+    w->pc = f->pc;
+    w->now = f->now;
+}
+
+/* Walks as far as it goes. On a stop, w is the last frame that was listed. What changes with each frame is in f, and in w
+ * wherever something else is called. */
 static enum stop frames_walk(struct walker *w)
 {
-    uint64_t rsp = w->rsp, rbp = w->rbp, pc = w->pc, *out = w->out, *limit = out_limit(w);
-    const struct stile__memo_frame *old = w->old, *old_end = w->old_end;
-    struct stile__memo_frame *now = w->now;
+    struct frame f = {w->rsp, w->rbp, w->pc, w->out, w->old, w->old_end, w->now};
+    uint64_t *limit = out_limit(w);
     enum stop stop;
     for (;;) {
-        if (__builtin_expect(out == limit, 0)) {
-            frames_note(w, out);
+        f = frames_follow(w, f, limit);
+        if (__builtin_expect(f.out == limit, 0)) {
+            frames_note(w, f.out);
             stop = w->n == w->depth ? STOP_DEPTH : STOP_BUFFER;
             if (stop == STOP_DEPTH || !frames_more(w))
                 break;
-            out = w->out;
+            f.out = w->out;
             limit = out_limit(w);
         }
-        *out++ = pc;
+        *f.out++ = f.pc;
 
-        uint64_t rule, cfa, saved;
-        while (old < old_end && old->rsp < rsp)
-            old++;
-        rule = old->rsp == rsp && old->pc == pc ? old->rule : rule_find(w, pc);
-        if (rule != 0 && now < w->now_limit) /* one that is not known will be, by the next walk */
-            *now++ = (struct stile__memo_frame){rsp, pc, rule};
+        uint64_t cfa, saved;
+        while (f.old < f.old_end && f.old->rsp < f.rsp)
+            f.old++;
+        const uint64_t rule = f.old < f.old_end && f.old->pc == f.pc ? f.old->rule : rule_find(w, f.pc);
+        if (f.now == w->now_limit)
+            recursion_find(w, &f);
+        else if (rule != 0) /* one that is not known will be, by the next walk */
+            *f.now++ = (struct stile__memo_frame){f.rsp, f.pc, rule};
         stop = STOP_STUCK;
-        if (__builtin_expect((rule & 0xff) == STILE__RULE_RSP, 1)) {
-            cfa = rsp + (uint64_t)(int64_t)stile__rule_offset(rule);
-            saved = cfa + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
-        } else if ((rule & 0xff) == STILE__RULE_RBP) {
-            cfa = rbp + (uint64_t)(int64_t)stile__rule_offset(rule);
-            saved = cfa + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
-        } else {
-            frames_note(w, out);
-            w->rsp = rsp, w->rbp = rbp, w->pc = pc;
+        if (!cfa_usual(&f, rule, &cfa, &saved)) {
+            frame_put(w, &f);
             if (frame_last(w, rule, &stop)) {
-                rsp = w->rsp, rbp = w->rbp, pc = w->pc;
+                f.rsp = w->rsp, f.rbp = w->rbp, f.pc = w->pc;
                 continue;
             }
-            out = w->out;
+            f.out = w->out;
             cfa = stop == STOP_STUCK ? cfa_other(w, rule, &saved) : 0;
             if (cfa == 0)
                 break;
         }
-        if (cfa <= rsp || cfa % 8 != 0 || (cfa > w->hi && !reach(w, cfa)))
+        uint64_t rbp = f.rbp;
+        if (cfa <= f.rsp || cfa % 8 != 0 || (cfa > w->hi && !reach(w, cfa)) ||
+            !rbp_restore(w, rule, saved, &rbp))
             break;
-        uint64_t ret = stack_word(cfa - 8), next_rbp = rbp;
-        if (stile__rule_saved(rule) != 0) {
-            if (stile__rule_saved(rule) == STILE__RULE_LOST)
-                next_rbp = 0;
-            else if (in_stack(w, saved))
-                next_rbp = stack_word(saved);
-            else
-                break;
-        }
+        const uint64_t ret = stack_word(cfa - 8);
         if (__builtin_expect(ret - CODE_MIN >= ADDRESS_MAX - CODE_MIN, 0)) {
             /* The end by the ABI's word (rbp is zero there, too) or by its place; else memory that is no frame any more. */
-            if (ret == 0 && (next_rbp == 0 || !w->end_known || cfa + 2 * sizeof ret >= w->hi))
+            if (ret == 0 && (rbp == 0 || !w->end_known || cfa + 2 * sizeof ret >= w->hi))
                 stop = STOP_END;
             break;
         }
-        rbp = next_rbp;
-        rsp = cfa;
+        f.rbp = rbp;
+        f.rsp = cfa;
         /* Inside the call, whose row it is: a call that never returns may be a function's last instruction. */
-        pc = ret - 1;
+        f.pc = ret - 1;
     }
-    frames_note(w, out);
-    w->rsp = rsp, w->rbp = rbp, w->pc = pc;
-    w->now = now;
+    frame_put(w, &f);
     return stop;
 }
 
@@ -481,6 +569,7 @@ static enum stile__reason walk(struct walker *w)
 void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                  const struct stile__place *at, struct stile__record *record)
 {
+    uint64_t start = r->debug & STILE__DEBUG_WALK_TIME ? __builtin_ia32_rdtsc() : 0;
     struct walker w; /* each member is set by what comes next: clearing it first is a tenth of a short walk */
     w.s = s;
     w.r = r;
@@ -500,12 +589,11 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.anchor = (struct anchor){.n = 0, .regs = at->regs};
     rules_begin(&w);
     memo_begin(&w, stile__region_memo(r, s->size, (uint32_t)t->id));
-    uint64_t start = r->debug & STILE__DEBUG_WALK_TIME ? __builtin_ia32_rdtsc() : 0;
     record->reason = (uint8_t)walk(&w);
-    if (start != 0)
-        record->walk_cycles = (uint32_t)(__builtin_ia32_rdtsc() - start);
     record->n_new = w.n;
     if (record->frames_block == STILE__BLOCK_NONE)
         record->n_inline = w.n;
     memo_end(&w);
+    if (start != 0)
+        record->walk_cycles = (uint32_t)(__builtin_ia32_rdtsc() - start);
 }
