@@ -163,9 +163,15 @@ static size_t frames_take(struct process *p, const struct stile__record *r)
  * too much for one round comes with the next sample. Returns false if there was a rule. */
 static bool learn(struct process *p, uint64_t address)
 {
-    return rule_table_has(&p->rules, address)
-               ? false
-               : now_mono_ns() >= p->learn_until_ns || rule_table_learn(&p->rules, &p->mappings, address);
+    if (rule_table_has(&p->rules, address))
+        return false;
+    if (p->learn_left_ns <= 0)
+        return true;
+    /* Learning alone counts: the walk of one deep stack may take longer, and would leave it no time in any round. */
+    uint64_t start = now_mono_ns();
+    bool none = rule_table_learn(&p->rules, &p->mappings, address);
+    p->learn_left_ns -= (int64_t)(now_mono_ns() - start);
+    return none;
 }
 
 /* Both walks of a sample, if the reference came to an end; the first difference ends the run unless all are wanted. The
@@ -420,7 +426,7 @@ void process_drain(struct process *p)
     p->unloads_seen = atomic_load_explicit(&p->region->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
     if (p->unloads_seen != p->mappings.now.unloads)
         process_maps_refresh(p);
-    p->learn_until_ns = now + LEARN_NS;
+    p->learn_left_ns = LEARN_NS;
     process_clock_read(p);
     uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_acquire);
     if (used > p->size.slot_max) {

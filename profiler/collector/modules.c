@@ -310,7 +310,9 @@ uint32_t mappings_find_ever(const struct mapping_table *t, uint64_t address)
         t->refresh(t->refresh_arg);
         found = mappings_find(t, address);
     }
-    for (uint32_t i = t->n_all; found == MAPPING_NONE && i-- > 0;)
+    /* What was loaded after the look at the maps that a past view is, and was gone before the next, was never seen: what
+     * else was once at its address is another's. */
+    for (uint32_t i = t->view == &t->now ? t->n_all : 0; found == MAPPING_NONE && i-- > 0;)
         if (t->all[i].start <= address && address < t->all[i].end)
             found = i;
     return found;

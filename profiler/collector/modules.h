@@ -58,7 +58,8 @@ struct mapping_table {
         past[MAPPING_STATES]; /* the last ones of earlier counts, by their number % MAPPING_STATES */
     uint32_t n_past;
     const struct mapping_state *view; /* what is looked at: one of these */
-    /* Called when an address is in no current mapping: looks at the maps again, at most once a drain. */
+    /* Called when an address is in no current mapping: looks at the maps again, at most once a drain. Leaves the state of
+     * the same count of unloads in view. */
     void (*refresh)(void *arg);
     void *refresh_arg;
     pid_t pid; /* as the collector sees it, to open files in the process's own root; 0 if unknown */
@@ -80,7 +81,9 @@ bool mappings_view(struct mapping_table *t, uint32_t unloads);
 /* The mapping in view that has an address, as an index into `all`, or MAPPING_NONE. */
 uint32_t mappings_find(const struct mapping_table *t, uint64_t address);
 
-/* The same, or the latest one that ever had it (the current ones are looked at again first). Code made at run time comes and goes between looks at the maps. */
+/* The same, or the latest one that ever had it (the current ones are looked at again first), since code made at run time
+ * comes and goes between looks at the maps. In the past only what is in view: what else ever had the address may have had
+ * it at another time. */
 uint32_t mappings_find_ever(const struct mapping_table *t, uint64_t address);
 
 /* Reads the word at a runtime address from the file that is mapped there. A program may map a part of a file a second

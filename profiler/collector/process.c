@@ -78,8 +78,11 @@ void process_blocks_grow(struct process *p, uint32_t want)
 static void refresh_once(void *arg)
 {
     struct process *p = arg;
-    if (!p->maps_fresh)
-        process_maps_refresh(p);
+    uint32_t unloads = p->mappings.now.unloads;
+    if (p->maps_fresh)
+        return;
+    process_maps_refresh(p);
+    mappings_view(&p->mappings, unloads); /* if something went meanwhile, what is there now was not there then */
 }
 
 static const char *set_up(struct process *p, const int *fds)

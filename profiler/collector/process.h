@@ -69,7 +69,7 @@ struct process {
     uint32_t unloads_seen; /* count of unloads before this drain */
     struct unwinder *unwinder;
     struct rule_table rules;
-    uint64_t learn_until_ns;                       /* CLOCK_MONOTONIC: until then this drain may learn */
+    int64_t learn_left_ns;                         /* what this drain may still spend on learning */
     uint32_t depth, debug;                         /* as the region had it when it was handed over */
     uint64_t frames_by_rules, frames_by_libunwind; /* frames sampled, by who found them; */
     uint64_t frames_unruled;                       /* of the latter, those that had no rule */

@@ -35,7 +35,7 @@ static int find_proc_info(unw_addr_space_t as, unw_word_t ip, unw_proc_info_t *p
     const struct mapping *m = i != MAPPING_NONE ? &u->mappings->all[i] : NULL;
 
     /* Never -UNW_ENOINFO: libunwind would then guess by rbp, even where rbp is no frame pointer. */
-    u->no_cfi = true;
+    u->no_cfi = m != NULL || u->mappings->view == &u->mappings->now; /* else not known: it was not looked at then */
     u->asked = i;
     if (m == NULL || m->module == NULL || m->module->elf.table_entries == 0)
         return -UNW_EBADFRAME;
