@@ -437,7 +437,8 @@ void process_drain(struct process *p)
     for (uint32_t i = 0; i < used && p->damage == NULL; i++)
         slot_drain(p, i);
     blocks_check(p, in_use);
-    while (now_mono_ns() < p->learn_until_ns && rule_table_widen(&p->rules, &p->mappings))
+    for (uint64_t start = now_mono_ns();
+         (int64_t)(now_mono_ns() - start) < p->learn_left_ns && rule_table_widen(&p->rules, &p->mappings);)
         ;
     if (p->ticks == before)
         return;
