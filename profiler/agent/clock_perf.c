@@ -23,7 +23,7 @@
 
 /* A filter may end the process for a system call that it does not know, and perf_event_open is a likely one. The
  * filter may also be newer than the session, so this is asked each time. */
-static bool filtered(void)
+bool stile__clock_filtered(void)
 {
     return prctl(PR_GET_SECCOMP) > SECCOMP_MODE_DISABLED;
 }
@@ -49,7 +49,7 @@ int stile__clock_perf_check(unsigned hz, int signal)
     /* A real-time signal is queued each time; where the queue is full the kernel sends SIGIO instead, which kills. */
     if (signal >= SIGRTMIN)
         return STILE__PERF_QUEUE;
-    if (filtered())
+    if (stile__clock_filtered())
         return STILE__PERF_FILTERED;
     return most != 0 && most < hz ? STILE__PERF_RATE : 0;
 }
@@ -80,7 +80,7 @@ static int signal_direct(int fd, uint32_t tid, int signal)
 int stile__clock_perf_start(struct stile__clock *c, uint32_t tid, int signal, uint64_t period_ns, int kind)
 {
     void *page = MAP_FAILED;
-    if (filtered())
+    if (stile__clock_filtered())
         return STILE__PERF_FILTERED;
     int fd = event_open(tid, period_ns);
     if (fd < 0)

@@ -2,9 +2,13 @@
 #ifndef STILE_AGENT_CLOCK_PERF_H
 #define STILE_AGENT_CLOCK_PERF_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct stile__clock;
+
+/* Whether a filter (seccomp) looks at the system calls of the calling thread now. */
+bool stile__clock_filtered(void);
 
 /* Why perf cannot be used here at all, or 0: an errno, or one of STILE__PERF_* (region/layout.h). */
 int stile__clock_perf_check(unsigned hz, int signal);

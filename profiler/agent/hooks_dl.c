@@ -57,6 +57,8 @@ STILE_EXPORT int dlclose(void *handle)
 {
     static void *cache;
     int (*next)(void *) = (int (*)(void *))stile__hook_next(&cache, "dlclose");
+    if (stile__session != NULL)
+        stile__session_drain();
     uint64_t told = closing_set(0, true, false);
     unsigned long long before = told != 0 ? unloads_so_far() : 0;
     int err = next(handle);

@@ -15,6 +15,7 @@
 #define WAIT_MS_MAX  10000
 #define STALL_MS_MAX 2000
 #define SLICE_MS     20
+#define DRAIN_MS_MAX 50
 
 static int64_t now_ms(void)
 {
@@ -89,6 +90,18 @@ int stile__patience_finish(struct stile__region *r, const struct stile__collecto
     if (err == 0 && atomic_load_explicit(&r->finish_state, memory_order_acquire) == STILE__FINISH_FAILED)
         err = message_print(r);
     return err;
+}
+
+void stile__patience_drain(struct stile__region *r, const struct stile__collector *c)
+{
+    uint32_t request = atomic_fetch_add_explicit(&r->drain_request, 1, memory_order_release) + 1, done;
+    struct timespec slice = {0, SLICE_MS * 1000000};
+    int64_t start = now_ms();
+    stile__greeting_poke(c);
+    /* Acquire pairs with the collector's release. */
+    while (!flushed(done = atomic_load_explicit(&r->drain_done, memory_order_acquire), request) &&
+           now_ms() - start < DRAIN_MS_MAX)
+        stile__raw_syscall(SYS_futex, (long)&r->drain_done, FUTEX_WAIT, done, (long)&slice);
 }
 
 int stile__patience_flush(struct stile__region *r, const struct stile__collector *c)

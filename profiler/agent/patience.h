@@ -13,4 +13,8 @@ int stile__patience_finish(struct stile__region *r, const struct stile__collecto
 /* The same for a file of what was sampled so far. */
 int stile__patience_flush(struct stile__region *r, const struct stile__collector *c);
 
+/* Has all samples read that were taken so far, while what they were taken in is still there: a twentieth of a second at most,
+ * after which they are read when it may be gone. Normal context. */
+void stile__patience_drain(struct stile__region *r, const struct stile__collector *c);
+
 #endif

@@ -14,6 +14,7 @@
 #include "barriers/stack_lock.h"
 #include "profiler/agent/alt_stack.h"
 #include "profiler/agent/clock.h"
+#include "profiler/agent/clock_perf.h"
 #include "profiler/agent/greeting.h"
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/log.h"
@@ -210,6 +211,32 @@ int stile__session_flush(void)
     }
     errno = saved_errno;
     return err;
+}
+
+static bool rings_empty(const struct stile__session *s, struct stile__region *r)
+{
+    uint32_t used = atomic_load_explicit(&r->slots_used, memory_order_acquire);
+    for (uint32_t i = 0; i < used && i < s->size.slot_max; i++) {
+        struct stile__slot *slot = stile__region_slot(r, i);
+        if (atomic_load_explicit(&slot->head, memory_order_relaxed) !=
+            atomic_load_explicit(&slot->tail, memory_order_relaxed))
+            return false;
+    }
+    return true;
+}
+
+void stile__session_drain(void)
+{
+    int saved_errno = errno;
+    struct stile__session *s = stile__session;
+    struct stile__region *r = stile__session_enter(s, stile__thread_shard());
+    if (r == NULL)
+        return;
+    /* A filter may end the program for a socket. */
+    if (s->pid == stile__raw_getpid() && !rings_empty(s, r) && !stile__clock_filtered())
+        stile__patience_drain(r, &collector);
+    stile__session_leave(s, stile__thread_shard());
+    errno = saved_errno;
 }
 
 /* Takes the session away and, if wanted, waits for its file. Whoever exchanges the pointer is the only one to end it. */

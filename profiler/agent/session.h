@@ -114,6 +114,9 @@ enum stile__origin {
  * (unless quiet). */
 int stile__session_start(const struct stile__options *options, enum stile__origin origin);
 
+/* Before code goes: has read what was sampled in it. Normal context; bounded. */
+void stile__session_drain(void);
+
 /* Asks the collector for the file, and waits for it, bounded. Returns 0 or -errno, as stile_profile_flush. */
 int stile__session_flush(void);
 

@@ -265,7 +265,7 @@ static void process_round(struct process *p, uint64_t now, bool look_at_images)
         if (finish || dead || (look_at_images && process_image_gone(p)))
             process_end(p);
         else
-            process_drain(p);
+            process_drain_asked(p);
         if (p->state == PROCESS_ACTIVE)
             pieces_look(p, now);
         p->flush_wanted = atomic_load_explicit(&p->region->flush_request, memory_order_acquire);

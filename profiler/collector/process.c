@@ -270,6 +270,16 @@ static void wake(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+void process_drain_asked(struct process *p)
+{
+    uint32_t asked = atomic_load_explicit(&p->region->drain_request, memory_order_acquire);
+    process_drain(p);
+    if (asked == atomic_load_explicit(&p->region->drain_done, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&p->region->drain_done, asked, memory_order_release);
+    wake(&p->region->drain_done);
+}
+
 static void message_set(struct process *p, const char *message)
 {
     snprintf(p->region->message, sizeof p->region->message, "%s", message != NULL ? message : "");

@@ -133,6 +133,9 @@ void process_maps_refresh(struct process *p);
 /* Takes all records out of the rings into the call tree. */
 void process_drain(struct process *p);
 
+/* The same, and tells the program if it waits for that. */
+void process_drain_asked(struct process *p);
+
 /* Adds weight to a stack of a thread, leaf first, under its reason if it is not whole; in_kernel: under a [kernel] leaf. */
 void process_stack_add(struct process *p, uint32_t thread, const uint64_t *frames, size_t n,
                        enum stile__reason reason, bool in_kernel, uint64_t ticks, uint64_t ns);

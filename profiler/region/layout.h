@@ -202,6 +202,7 @@ struct stile__region {
     _Atomic uint64_t end_cpu_ns;   /* CPU time of the process when the session ended or it exec'd; 0 before */
     _Atomic uint32_t toggle_taken; /* 1: the program handles the toggle's signal itself */
     _Atomic uint32_t pieces_started; /* the last piece's number */
+    _Atomic uint32_t drain_request;  /* counts up: a library is about to go */
 
     /* Added to by handlers: any thread, read-modify-write. */
     _Alignas(64) _Atomic uint64_t stale_signals; /* of an earlier session or another thread's timer */
@@ -216,7 +217,8 @@ struct stile__region {
     _Atomic uint32_t pieces_done;  /* the last piece that was cut */
     _Atomic uint32_t
         rules_unloads; /* unloads as of which the rules are right; UINT32_MAX: there are none yet */
-    uint8_t pad3[64 - 24];
+    _Atomic uint32_t drain_done; /* the last drain_request served: what was sampled before it is read */
+    uint8_t pad3[64 - 28];
     char message[512]; /* one line, valid once finish_state is FAILED or written with remarks */
 
     /* Both sides: a set bit is a block in use. Handlers set bits, the collector clears them. */

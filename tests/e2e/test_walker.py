@@ -86,7 +86,7 @@ def profile(argv, out, hz=HZ, output=b"done\n", **env):
     return pprof.valid(out)
 
 
-def assert_chains(p, chains):
+def assert_chains(p, chains, share=0.005):
     """Every stack with one of the program's functions is in one of the chains, which are leaf first and end below main,
     and goes on to where the program starts. One that is broken off is right as far as it goes, and there are few."""
     chains = [(*chain, "main") for chain in chains]
@@ -112,7 +112,7 @@ def assert_chains(p, chains):
         else:
             wrong[names] += s.count
     assert not wrong, show(wrong)
-    assert_few_broken(p)
+    assert_few_broken(p, share)
     assert other <= 0.02 * p.ns + 20e6, (other, p.ns)
     assert len(tails) == 1, tails
 
@@ -230,17 +230,22 @@ def signals(way, out, ms):
     return profile([harness.program("nested_signals"), way, ms], out)
 
 
+# A copy has one stack: what a handler on another one interrupted is walked when its rules are known, a moment later.
+LEARNED = {"normal": 0.005, "nested": 0.005, "anywhere": 0.005,
+           "alternate": 0.05, "alternate_nested": 0.05, "anywhere_alternate": 0.05}
+
+
 @pytest.mark.parametrize("way", ["normal", "alternate"])
 def test_handlers(out, way):
     p = signals(way, out, 1000)
-    assert_chains(p, [(*FIRST, *INTERRUPTED)])
+    assert_chains(p, [(*FIRST, *INTERRUPTED)], LEARNED[way])
     assert p.cum()["interrupted"] > 0.85 * p.ns
 
 
 @pytest.mark.parametrize("way", ["nested", "alternate_nested"])
 def test_handlers_in_handlers(out, way):
     p = signals(way, out, 700)
-    assert_chains(p, [(*FIRST, *INTERRUPTED), (*SECOND, "on_first", SIGNAL, *INTERRUPTED)])
+    assert_chains(p, [(*FIRST, *INTERRUPTED), (*SECOND, "on_first", SIGNAL, *INTERRUPTED)], LEARNED[way])
     assert p.cum()["interrupted"] > 0.85 * p.ns
     assert p.cum()["on_second"] == pytest.approx(700e6, rel=0.15)
 
@@ -257,7 +262,7 @@ def test_handlers_anywhere(out, way):
     """Interrupted by a timer: in the middle of prologues and epilogues as well."""
     p = signals(way, out, 2000)
     chains = [ANYWHERE[n:] for n in range(len(ANYWHERE))]
-    assert_chains(p, [ANYWHERE, *((*FIRST, *chain) for chain in chains)])
+    assert_chains(p, [ANYWHERE, *((*FIRST, *chain) for chain in chains)], LEARNED[way])
     interrupted, places = Counter(), set()
     for frames, s in p.calls():
         names = [f.name for f in frames]
