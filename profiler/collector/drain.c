@@ -72,6 +72,9 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
     for (size_t n = 0; n <= len / STILE__BLOCK_DATA && i < p->size.block_max; n++) {
         /* Read once: the program may write what it likes between two reads. */
         const volatile struct stile__block *b = stile__region_block(p->region, p->size, i);
+        const uint64_t bit = 1ull << i % 64;
+        if ((atomic_load_explicit(&p->region->blocks_used[i / 64], memory_order_relaxed) & bit) == 0)
+            break; /* a chain that the handler made has no free block: it goes round in a circle */
         uint32_t next = b->next, used = b->used;
         if (used > STILE__BLOCK_DATA)
             used = STILE__BLOCK_DATA;
@@ -80,7 +83,7 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
         memcpy(to + have, (const void *)b->data, used);
         have += used;
         /* Release pairs with stile__block_take's acquire: we have read it. */
-        atomic_fetch_and_explicit(&p->region->blocks_used[i / 64], ~(1ull << i % 64), memory_order_release);
+        atomic_fetch_and_explicit(&p->region->blocks_used[i / 64], ~bit, memory_order_release);
         i = next;
     }
     return have;

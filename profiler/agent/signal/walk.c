@@ -42,6 +42,7 @@ struct walker {
     struct stile__rules *rules;
     const struct stile__place *at;
     const struct stile__bounds *stack; /* the thread's own */
+    uintptr_t *stack_read;             /* as in stile__thread */
     struct stile__record *record;
     uint32_t unloads; /* as of which the rules are right */
     uint64_t tag;     /* of keys: of the unloads what they have room for */
@@ -89,14 +90,32 @@ static __attribute__((noinline)) bool reach(struct walker *w, uint64_t end)
     return true;
 }
 
+/* Sets the floor of a known stack, if the page that rsp points to can be read. Below what is in use may lie pages that
+ * cannot: guards that the program has put into its stack, or, of the main thread's, what its limit does not let grow. So a
+ * depth that the thread has not been sampled at is looked at first. */
+static bool floor_set(struct walker *w, const struct stile__bounds *stack)
+{
+    const uint64_t page = w->rsp & ~(uint64_t)(STILE__PAGE - 1);
+    w->floor = w->rsp - stack->lo > STILE__RED_ZONE ? w->rsp - STILE__RED_ZONE : stack->lo;
+    const bool own = stack == w->stack;
+    if (own && *w->stack_read != 0 && w->floor >= *w->stack_read)
+        return true;
+    if (!readable(page))
+        return false;
+    if (w->floor < page && !readable(w->floor & ~(uint64_t)(STILE__PAGE - 1)))
+        w->floor = page;
+    else if (own)
+        *w->stack_read = w->floor & ~(uint64_t)(STILE__PAGE - 1);
+    return true;
+}
+
 /* Finds the stack that rsp is on: the thread's, the alternate one of this signal, or one of the program's making, of which
  * only as much is known as can be read. */
 static bool stack_find(struct walker *w)
 {
     const struct stile__bounds *known[] = {w->stack, &w->at->alt};
     for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i]->lo <= w->rsp && w->rsp < known[i]->hi) {
-            w->floor = w->rsp - known[i]->lo > STILE__RED_ZONE ? w->rsp - STILE__RED_ZONE : known[i]->lo;
+        if (known[i]->lo <= w->rsp && w->rsp < known[i]->hi && floor_set(w, known[i])) {
             w->hi = w->limit = known[i]->hi;
             w->end_known = true;
             w->end_told = i != 0;
@@ -429,8 +448,10 @@ static enum stop frames_walk(struct walker *w)
             break;
         const uint64_t ret = stack_word(cfa - 8);
         if (__builtin_expect(ret - CODE_MIN >= ADDRESS_MAX - CODE_MIN, 0)) {
-            /* The end by the ABI's word (rbp is zero there, too) or by its place; else memory that is no frame any more. */
-            if (ret == 0 && (rbp == 0 || !w->end_known || cfa + 2 * sizeof ret >= w->hi))
+            /* The end by the ABI's word (rbp is zero there, too; where rbp is only guessed to be a frame pointer, zeros say
+             * nothing) or by its place; else memory that is no frame any more. */
+            if (ret == 0 && ((rbp == 0 && stile__rule_op(rule) != STILE__RULE_FRAME_POINTER) ||
+                             !w->end_known || cfa + 2 * sizeof ret >= w->hi))
                 stop = STOP_END;
             break;
         }
@@ -575,6 +596,7 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.r = r;
     w.at = at;
     w.stack = &t->stack;
+    w.stack_read = &t->stack_read;
     w.record = record;
     w.rsp = at->regs[REG_RSP];
     w.rbp = at->regs[REG_RBP];

@@ -125,6 +125,20 @@ static void test_odd_lines(void **state)
     finds(0x700000, "/nonexistent/last");
 }
 
+/* A library that came after the look at the maps and went before the next was never seen: others that lay at its address
+ * are not taken for it. */
+static void test_never_seen(void **state)
+{
+    (void)state;
+    assert_int_equal(mappings_update(&t, A C, sizeof A C - 1, 0), 0);
+    assert_int_equal(mappings_update(&t, A, sizeof A - 1, 1), 0);
+    assert_int_equal(mappings_find_ever(&t, 0x500000), 1); /* now: it has just gone */
+    assert_int_equal(mappings_update(&t, A C, sizeof A C - 1, 2), 0);
+    assert_true(mappings_view(&t, 1));
+    assert_int_equal(mappings_find_ever(&t, 0x400000), 0);
+    assert_int_equal(mappings_find_ever(&t, 0x500000), MAPPING_NONE);
+}
+
 static unsigned refreshes;
 
 static void refresh(void *table)
@@ -223,7 +237,7 @@ int main(void)
         TEST(test_ranges),        TEST(test_another_file_at_the_same_address),
         TEST(test_gone_and_back), TEST(test_odd_lines),
         TEST(test_looks_again),   TEST(test_this_program),
-        TEST(test_damaged_texts),
+        TEST(test_damaged_texts), TEST(test_never_seen),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

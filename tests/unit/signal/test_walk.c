@@ -594,6 +594,11 @@ static void test_by_frame_pointer(void **state)
         walk(rsp, wild[i], function(1));
         left_from_the_leaf();
     }
+    /* It is a pointer to zeros in a caller's frame: that is no end. */
+    put(rsp + 0xc0, 0);
+    put(rsp + 0xc8, 0);
+    walk(rsp, rsp + 0xc0, function(1));
+    left_from_the_leaf();
     walk(rsp, top() - 16, function(1)); /* the last two words */
     assert_int_equal(record->reason, STILE__REASON_NONE);
     WALKED(function(1));
@@ -1075,6 +1080,25 @@ static void test_no_stack_at_all(void **state)
     guarded_free(hole, STILE__PAGE);
 }
 
+/* Pages below what is in use are the program's to protect. */
+static void test_guards_within_a_stack(void **state)
+{
+    uint8_t *guard = memory + 4 * STILE__PAGE;
+    const uint64_t rsp = (uintptr_t)guard + STILE__PAGE + 16;
+    (void)state;
+    _Static_assert(STACK > 8 * STILE__PAGE, "there is room for a guard");
+    assert_int_equal(mprotect(guard, STILE__PAGE, PROT_NONE), 0);
+    walk(rsp, 0, function(9)); /* no rule: a snapshot, but not of the guard */
+    assert_int_equal(record->kind, STILE__RECORD_SNAPSHOT);
+    assert_int_equal(record->stack_start, rsp - 16);
+    walk((uintptr_t)guard + 64, 0, function(9)); /* a large frame, not written yet */
+    WALKED(function(9));
+    assert_int_equal(record->reason, STILE__REASON_UNKNOWN_STACK);
+    walk(rsp + STILE__PAGE, 0, function(9));
+    assert_int_equal(record->stack_start, rsp + STILE__PAGE - STILE__RED_ZONE);
+    assert_int_equal(mprotect(guard, STILE__PAGE, PROT_READ | PROT_WRITE), 0);
+}
+
 static void test_debugging(void **state)
 {
     uint64_t rsp = top() - 400;
@@ -1132,6 +1156,7 @@ int main(void)
         TEST(test_a_fibers_stack),
         TEST(test_a_large_fibers_stack),
         TEST(test_no_stack_at_all),
+        TEST(test_guards_within_a_stack),
         TEST(test_debugging),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
