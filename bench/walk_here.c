@@ -73,7 +73,7 @@ static bool session_make(const void *stack_end)
     close(fd);
     clocks[0].kind = STILE__CLOCK_TIMER;
     clocks[0].perf_fd = -1;
-    session.size = region->size;
+    stile__session_size_set(&session, region->size);
     session.period_ns = 1000000;
     session.tick_ns = 4000000;
     session.depth = STILE__DEPTH_MAX;

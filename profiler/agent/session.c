@@ -77,7 +77,7 @@ static void region_fill(struct stile__region *r, const struct stile__options *o,
 static int clocks_open(struct stile__session *s, struct stile__region *r, const struct stile__options *o)
 {
     int perf_error;
-    s->size = r->size;
+    stile__session_size_set(s, r->size);
     s->period_ns = r->period_ns;
     s->signal = o->signal;
     s->toggle = o->toggle;

@@ -28,6 +28,7 @@ struct stile__clock;
 struct stile__session {
     _Atomic(struct stile__region *) region; /* NULL: no session */
     struct stile__region_size size;         /* constant while region is set, as what follows */
+    struct stile__region_layout at;         /* by that size: the handler need not compute it */
     uint64_t period_ns;
     uint64_t tick_ns; /* the kernel's tick: how often it looks at CPU timers */
     uint32_t depth;   /* frames of a sample at most */
@@ -57,6 +58,12 @@ struct stile__session {
         _Alignas(64) _Atomic uint32_t inside;
     } shards[STILE__SHARDS];
 };
+
+static inline void stile__session_size_set(struct stile__session *s, struct stile__region_size size)
+{
+    s->size = size;
+    s->at = stile__region_layout(size);
+}
 
 /* Set once, before the first session; the page itself is never unmapped. NULL: this process was never profiled. */
 extern struct stile__session *stile__session;

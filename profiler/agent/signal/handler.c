@@ -122,7 +122,7 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     if (tick->in_kernel)
         t->kernel_ns += tick->ticks * s->period_ns;
     const uint32_t cells = stile__slot_cells(s->size, i);
-    struct stile__cell *ring = stile__region_ring(r, s->size, i);
+    struct stile__cell *ring = (void *)((char *)r + s->at.rings + stile__ring_offset(s->size, i));
     struct stile__record *record = stile__ring_reserve(ring, cells, &t->slot->head, &t->slot->tail,
                                                        STILE__WALK_CELLS_MAX(cells), &commit);
     if (record == NULL)

@@ -557,7 +557,7 @@ static void rules_begin(struct walker *w)
             atomic_store_explicit(&cache[i].check, 0, memory_order_relaxed);
         atomic_store_explicit(&cache_era, era, memory_order_relaxed);
     }
-    w->rules = stile__region_rules(w->r, w->s->size);
+    w->rules = (void *)((char *)w->r + w->s->at.rules);
 }
 
 static enum stile__reason walk(struct walker *w)
@@ -610,7 +610,7 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.crossings = 0;
     w.anchor = (struct anchor){.n = 0, .regs = at->regs};
     rules_begin(&w);
-    memo_begin(&w, stile__region_memo(r, s->size, (uint32_t)t->id));
+    memo_begin(&w, (void *)((char *)r + s->at.memos + (uint64_t)(uint32_t)t->id * STILE__PAGE));
     record->reason = (uint8_t)walk(&w);
     record->n_new = w.n;
     if (record->frames_block == STILE__BLOCK_NONE)

@@ -63,7 +63,7 @@ static void begin(uint64_t period_ns, bool use_perf, bool may_perf)
     int error;
     assert_int_equal(stile__region_make(&region, &region_fd, 100, false), 0);
     memset(&session, 0, sizeof session);
-    session.size = region->size;
+    stile__session_size_set(&session, region->size);
     session.period_ns = period_ns;
     session.signal = SIGPROF;
     assert_int_equal(stile__clocks_open(&session, may_perf, &error), 0);

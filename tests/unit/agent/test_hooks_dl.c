@@ -24,7 +24,7 @@ static struct stile__region *session_make(struct stile__session *s)
     assert_int_equal(stile__region_make(&r, &fd, 100, false), 0);
     close(fd);
     memset(s, 0, sizeof *s);
-    s->size = r->size;
+    stile__session_size_set(s, r->size);
     s->pid = getpid();
     r->start_mono_ns = ++sessions;
     atomic_store(&s->region, r);

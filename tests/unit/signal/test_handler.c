@@ -32,7 +32,7 @@ static int set_up(void **state)
     if (stile__region_make(&region, &region_fd, 100, false) != 0)
         return -1;
     memset(&made, 0, sizeof made);
-    made.size = region->size;
+    stile__session_size_set(&made, region->size);
     made.tick_ns = 4000;
     made.clocks = clocks;
     memset(clocks, 0, sizeof clocks);

@@ -29,7 +29,8 @@ static int set_up(void **state)
     fill_random(memory, stack_size, &numbers);
     stack = (struct stile__bounds){(uintptr_t)memory, (uintptr_t)memory + stack_size};
     memset(&session, 0, sizeof session);
-    session.size = region->size = size_made;
+    region->size = size_made;
+    stile__session_size_set(&session, size_made);
     atomic_store(&region->blocks_ready, BLOCKS);
     memset(&record, 0, sizeof record);
     record.block = STILE__BLOCK_NONE;

@@ -41,7 +41,7 @@ static int set_up(void **state)
     if (stile__region_make(&region, &region_fd, 1000, false) != 0)
         return -1;
     memset(&made, 0, sizeof made);
-    made.size = region->size;
+    stile__session_size_set(&made, region->size);
     made.tick_ns = 4000000;
     made.clocks = clocks;
     made.period_ns = PERIOD;

@@ -77,7 +77,7 @@ static int set_up(void **state)
 {
     (void)state;
     memset(&session, 0, sizeof session);
-    session.size = size_made;
+    stile__session_size_set(&session, size_made);
     session.depth = STILE__DEPTH_MAX;
     session_begin();
     memory = guarded(STACK);
