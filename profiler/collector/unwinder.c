@@ -231,8 +231,10 @@ size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *add
     size_t known =
         1; /* frames up to the last one in code that is known: only those are shown if the walk fails */
     while (!cfi_walk(u, addresses, &n, max)) {
-        if (mappings_find_ever(u->mappings, addresses[n - 1]) != MAPPING_NONE)
-            known = n;
+        size_t last = n;
+        while (last > known && mappings_find_ever(u->mappings, addresses[last - 1]) == MAPPING_NONE)
+            last--;
+        known = last;
         if (n >= max) {
             *reason = STILE__REASON_TRUNCATED;
             return n;
