@@ -223,6 +223,9 @@ static void record_add(struct process *p, uint32_t thread, const struct stile__r
         n += unwinder_walk(p->unwinder, &s, frames + n, FRAMES_MAX, &walk_reason);
         reason = reason_of(reason, walk_reason);
     }
+    if (p->debug & STILE__DEBUG_VERIFY && r->kind == STILE__RECORD_WALKED && reason == STILE__REASON_NONE &&
+        n > 0)
+        p->verify.uncopied++;
     p->frames_by_rules += listed;
     p->frames_by_libunwind += n - listed;
     p->walks[r->kind != STILE__RECORD_WALKED].n += r->walk_cycles != 0;

@@ -268,7 +268,10 @@ static void walk_out(struct writer *w)
     if ((whole->debug & STILE__DEBUG_VERIFY) == 0)
         return;
     comment(w, "unwind verified: %" PRIu64 " samples, %" PRIu64 " differ", v->samples, v->differ);
-    comment(w, "unwind not verified: %" PRIu64 " samples, whose reference came to no end", v->unknown);
+    comment(w,
+            "unwind not verified: %" PRIu64 " samples, whose reference came to no end; %" PRIu64
+            ", of whose stack there is no copy",
+            v->unknown, v->uncopied);
     for (unsigned i = 0; i < v->n_shown; i++) {
         int first = (int)strcspn(v->shown[i], "\n");
         comment(w, "%.*s", first, v->shown[i]);

@@ -35,7 +35,8 @@ static int find_proc_info(unw_addr_space_t as, unw_word_t ip, unw_proc_info_t *p
     const struct mapping *m = i != MAPPING_NONE ? &u->mappings->all[i] : NULL;
 
     /* Never -UNW_ENOINFO: libunwind would then guess by rbp, even where rbp is no frame pointer. */
-    u->no_cfi = m != NULL || u->mappings->view == &u->mappings->now; /* else not known: it was not looked at then */
+    u->no_cfi =
+        m != NULL || u->mappings->view == &u->mappings->now; /* else not known: it was not looked at then */
     u->asked = i;
     if (m == NULL || m->module == NULL || m->module->elf.table_entries == 0)
         return -UNW_EBADFRAME;
@@ -231,8 +232,10 @@ size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *add
     size_t known =
         1; /* frames up to the last one in code that is known: only those are shown if the walk fails */
     while (!cfi_walk(u, addresses, &n, max)) {
-        if (mappings_find_ever(u->mappings, addresses[n - 1]) != MAPPING_NONE)
-            known = n;
+        size_t last = n;
+        while (last > known && mappings_find_ever(u->mappings, addresses[last - 1]) == MAPPING_NONE)
+            last--;
+        known = last;
         if (n >= max) {
             *reason = STILE__REASON_TRUNCATED;
             return n;

@@ -13,6 +13,7 @@
 struct verify {
     uint64_t samples, frames, differ;
     uint64_t unknown;          /* samples whose reference walk did not come to an end */
+    uint64_t uncopied;         /* samples walked by rules on several stacks: no copy of those */
     char *shown[VERIFY_SHOWN]; /* of both stacks, a line each; owned */
     unsigned n_shown;
 };

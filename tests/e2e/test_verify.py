@@ -235,3 +235,21 @@ def test_both_walkers_agree(name, tmp_path, table, mark):
         runs += 1
         assert r.cpu_ns > 100e6, r  # otherwise it would go on for long
     assert total.differ == 0 and total.samples >= LEAST_PER_SECOND * SECONDS, total
+
+
+UNCOPIED = re.compile(r"unwind not verified: \d+ samples, whose reference came to no end; (\d+), of whose stack .*")
+
+
+@pytest.mark.parametrize("way", ["anywhere", "anywhere_alternate"])
+def test_walks_through_signal_frames(out, mark, way):
+    """What a handler interrupted on its own stack is compared; where it has another stack there is no copy to compare,
+    and that is said."""
+    r = harness.run([harness.program("nested_signals"), way, "2000"], profile=out, hz=HZ,
+                    env={"PROFILE_DEBUG": "verifyunwind=2"})
+    assert r.status == 0, r
+    p, = all_profiles(out, mark)
+    uncopied, = (int(m.group(1)) for m in map(UNCOPIED.fullmatch, p.comments) if m)
+    crossed, v = p.cum("count")["on_first"], verdict([p])
+    assert crossed > 0.1 * p.count and v.differ == 0
+    assert v.samples + uncopied > 0.9 * p.count, (v, p.comments)
+    assert uncopied == 0 if way == "anywhere" else uncopied > 0.5 * crossed, (v, p.comments)

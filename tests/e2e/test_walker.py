@@ -480,3 +480,26 @@ def test_exceptions_through_many_frames(out):
     assert_few_broken(p, 0.02)
     assert most == 20 and unwinder > 0.2 * p.ns, (most, unwinder, p.ns)
     assert landing < 0.1 * p.ns and whole > 0.8 * p.ns, (landing, whole, p.ns)
+
+
+# --- What is learned once
+
+
+def walked(p):
+    """Frames that were walked by rules, by libunwind, and of the latter those without a rule."""
+    m = re.search(r"walk: (\d+) frames by rules, (\d+) by libunwind, (\d+) of them without a rule", "\n".join(p.comments))
+    return [int(n) for n in m.groups()]
+
+
+def test_a_child_knows_what_others_learned(out):
+    """Programs that are started one after the other: only the first ones have anything to learn."""
+    program = harness.program("depth")
+    r = harness.run(["/bin/sh", "-c", f"for i in 1 2 3 4 5 6 7 8; do {program} 30 100; done"], profile=out, hz=1000)
+    assert r.status == 0 and r.out == 8 * b"done\n", r
+    harness.wait_until(lambda: len(list(out.parent.glob("*.pb.gz"))) >= 9, 20)
+    children = sorted((pprof.valid(path) for path in out.parent.glob("*.pb.gz") if path != out),
+                      key=lambda p: p.pb.time_nanos)
+    children = [p for p in children if p.cum()["spin_at_depth"] > 50e6]
+    assert len(children) == 8
+    rules, libunwind, unruled = (sum(column) for column in zip(*(walked(p) for p in children[4:])))
+    assert unruled < walked(children[0])[2] and libunwind < 0.3 * rules, [walked(p) for p in children]

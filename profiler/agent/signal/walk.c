@@ -575,8 +575,11 @@ static enum stile__reason walk(struct walker *w)
     }
     switch (frames_walk(w)) {
     case STOP_END:
-        if (w->r->debug & STILE__DEBUG_VERIFY && w->crossings == 0)
+        if (w->r->debug & STILE__DEBUG_VERIFY && w->at->regs[REG_RSP] >= w->floor &&
+            w->at->regs[REG_RSP] < w->hi) { /* one stack, whatever signals interrupted on it */
+            w->anchor = (struct anchor){.n = 0, .regs = w->at->regs};
             (void)rest_leave(w, STILE__RECORD_VERIFY);
+        }
         return STILE__REASON_NONE;
     case STOP_STUCK:
         return rest_leave(w, STILE__RECORD_SNAPSHOT);

@@ -207,6 +207,31 @@ static void test_truncated_snapshot(void **state)
     assert_true(longest > 10);
 }
 
+/* A return address that was overwritten: what lies below it is true all the same. */
+static void test_a_caller_that_is_no_code(void **state)
+{
+    const uint64_t no_code = 0x123456789000;
+    uint64_t whole[FRAMES], addresses[FRAMES];
+    enum stile__reason reason;
+
+    (void)state;
+    size_t all = walk(&here, whole, &reason);
+    assert_true(all > 4);
+    for (size_t caller = 1; caller < 4; caller++) {
+        struct place p = here;
+        p.snapshot.bytes = p.bytes;
+        uint64_t *words = (uint64_t *)(void *)p.bytes;
+        size_t i = 16; /* above the red zone */
+        while (i < p.snapshot.len / 8 && words[i] != whole[caller] + 1)
+            i++;
+        assert_true(i < p.snapshot.len / 8);
+        words[i] = no_code;
+        assert_int_equal(walk(&p, addresses, &reason), caller);
+        assert_int_equal(reason, STILE__REASON_NO_UNWIND_INFO);
+        assert_memory_equal(addresses, whole, caller * sizeof *whole);
+    }
+}
+
 /* Code without CFI that has nothing above it is where the process began: _dl_start_user. */
 static void test_the_loaders_first_frame(void **state)
 {
@@ -279,6 +304,7 @@ int main(void)
         cmocka_unit_test(test_from_a_handler),
         cmocka_unit_test(test_what_a_handler_interrupted),
         cmocka_unit_test(test_truncated_snapshot),
+        cmocka_unit_test(test_a_caller_that_is_no_code),
         cmocka_unit_test(test_the_loaders_first_frame),
         cmocka_unit_test(test_no_more_than_asked),
         cmocka_unit_test(test_random_stacks),

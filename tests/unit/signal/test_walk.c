@@ -1118,9 +1118,11 @@ static void test_debugging(void **state)
     assert_int_equal(record->stack_start, rsp - STILE__RED_ZONE);
     assert_int_equal(record->stack_start + record->stack_len, top());
     assert_int_equal(record->walk_cycles, 0);
-    signal_frame_put(rsp - 1000, rsp, 0, function(1)); /* of which the leaf's registers say nothing */
+    signal_frame_put(rsp - 1000, rsp, 0, function(1)); /* of one stack there is a copy */
     walk(rsp - 1000, 0, function(3));
-    WALKED(function(3), function(1), after_call(2) - 1);
+    assert_int_equal(record->kind, STILE__RECORD_VERIFY);
+    assert_int_equal(record->n_new, 3);
+    assert_int_equal(record->stack_start, rsp - 1000 - STILE__RED_ZONE);
     region->debug = STILE__DEBUG_WALK_TIME;
     walk(rsp, 0, function(1));
     WALKED(function(1), after_call(2) - 1);
