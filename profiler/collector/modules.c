@@ -87,12 +87,18 @@ static struct module *module_new(const struct mapping *m)
     return mod;
 }
 
+static bool same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+/* The time of writing can be set to what it was, the time of change cannot; but that is another's after a removal, too. */
 static bool unchanged(const struct module *mod)
 {
     struct stat st;
     return mod->elf.fd < 0 ||
-           (fstat(mod->elf.fd, &st) == 0 && st.st_size == mod->size &&
-            st.st_mtim.tv_sec == mod->changed.tv_sec && st.st_mtim.tv_nsec == mod->changed.tv_nsec);
+           (fstat(mod->elf.fd, &st) == 0 && st.st_size == mod->size && same_time(st.st_mtim, mod->written) &&
+            (st.st_nlink == 0 || same_time(st.st_ctim, mod->changed)));
 }
 
 /* Closes files that nobody maps, but for the latest: programs of a tree share libraries, one after the other. */
@@ -148,7 +154,8 @@ static struct module *module_get(const struct mapping_table *t, const struct map
     }
     struct stat st;
     if (fd >= 0 && fstat(fd, &st) == 0) {
-        mod->changed = st.st_mtim;
+        mod->written = st.st_mtim;
+        mod->changed = st.st_ctim;
         mod->size = st.st_size;
     }
     uintptr_t image = vdso ? getauxval(AT_SYSINFO_EHDR) : 0;

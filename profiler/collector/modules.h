@@ -18,7 +18,7 @@ struct stile__symbol_module;
 struct module {
     dev_t dev;
     ino_t ino;
-    struct timespec changed; /* mtime: a file may be rewritten in place */
+    struct timespec written, changed; /* mtime, ctime: a file may be rewritten in place */
     off_t size;
     uint32_t users; /* mappings that refer to it */
     char *path;
