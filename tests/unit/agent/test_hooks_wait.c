@@ -365,7 +365,8 @@ static void test_a_jump_out_of_a_handler(void **state)
         assert_int_equal(poll(NULL, 0, 1), 0);
         assert_true(really_open() && !shown_blocked());
         uint64_t signals = atomic_load(&stile__thread.slot->signals);
-        spin_ns(200000000);
+        for (int i = 0; i < 100 && atomic_load(&stile__thread.slot->signals) < signals + 10; i++)
+            spin_ns(200000000); /* a busy machine makes one late signal of several */
         assert_true(atomic_load(&stile__thread.slot->signals) >= signals + 10);
     }
     handle(SIGALRM, SIG_DFL, 0);
