@@ -317,11 +317,21 @@ uint32_t mappings_find_ever(const struct mapping_table *t, uint64_t address)
         t->refresh(t->refresh_arg);
         found = mappings_find(t, address);
     }
+    if (found != MAPPING_NONE)
+        return found;
     /* What was loaded after the look at the maps that a past view is, and was gone before the next, was never seen: what
-     * else was once at its address is another's. */
-    for (uint32_t i = t->view == &t->now ? t->n_all : 0; found == MAPPING_NONE && i-- > 0;)
-        if (t->all[i].start <= address && address < t->all[i].end)
+     * else was once at its address is taken for it only if nothing else ever was. */
+    for (uint32_t i = t->n_all; i-- > 0;) {
+        const struct mapping *m = &t->all[i];
+        if (m->start > address || address >= m->end)
+            continue;
+        if (found == MAPPING_NONE)
             found = i;
+        else if (m->ino != t->all[found].ino || m->dev != t->all[found].dev || m->bias != t->all[found].bias)
+            return MAPPING_NONE;
+        if (t->view == &t->now)
+            break;
+    }
     return found;
 }
 

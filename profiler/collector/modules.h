@@ -82,8 +82,8 @@ bool mappings_view(struct mapping_table *t, uint32_t unloads);
 uint32_t mappings_find(const struct mapping_table *t, uint64_t address);
 
 /* The same, or the latest one that ever had it (the current ones are looked at again first), since code made at run time
- * comes and goes between looks at the maps. In the past only what is in view: what else ever had the address may have had
- * it at another time. */
+ * comes and goes between looks at the maps. In the past only what is in view, or the only one that ever had it: others may
+ * have had it at another time. */
 uint32_t mappings_find_ever(const struct mapping_table *t, uint64_t address);
 
 /* Reads the word at a runtime address from the file that is mapped there. A program may map a part of a file a second

@@ -11,6 +11,7 @@
 
 #define A "00400000-00402000 r-xp 00001000 00:00 11 /nonexistent/a\n"
 #define B "00400000-00402000 r-xp 00001000 00:00 12 /nonexistent/b\n"
+#define D "00500000-00501000 r-xp 00000000 00:00 14 /nonexistent/d\n"
 #define C "00500000-00501000 r-xp 00000000 00:00 13 /nonexistent/c c\n"
 
 static struct mapping_table t;
@@ -136,6 +137,9 @@ static void test_never_seen(void **state)
     assert_int_equal(mappings_update(&t, A C, sizeof A C - 1, 2), 0);
     assert_true(mappings_view(&t, 1));
     assert_int_equal(mappings_find_ever(&t, 0x400000), 0);
+    assert_int_equal(mappings_find_ever(&t, 0x500000), 2); /* nothing else ever was there */
+    assert_int_equal(mappings_update(&t, A D, sizeof A D - 1, 3), 0);
+    assert_true(mappings_view(&t, 1));
     assert_int_equal(mappings_find_ever(&t, 0x500000), MAPPING_NONE);
 }
 
