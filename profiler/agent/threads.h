@@ -26,7 +26,8 @@ struct stile__thread {
     uint64_t id; /* what our timer's signals carry beside the piece: generation << 32 | slot index */
     uint32_t tid;
     struct stile__bounds stack;
-    uintptr_t stack_read; /* down to here its pages could be read when the handler came so deep; 0: it has not yet */
+    uintptr_t
+        stack_read; /* down to here its pages could be read when the handler came so deep; 0: it has not yet */
     char *alt_stack;     /* ours, from its guard page on, installed or in reserve; NULL: none */
     uint32_t alt_cell;   /* its place in the pool, from 1; 0: none */
     stack_t alt_shown;   /* what the program has set, where ours stands for it */

@@ -2,13 +2,16 @@
 #include "profiler/collector/learned.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "profiler/collector/cfi.h"
+#include "profiler/collector/process.h"
 #include "profiler/region/rules.h"
 #include "proto/id_table.h"
 
-#define BLOCK_BYTES (1ull << STILE__RULES_BLOCK_BITS)
+#define BLOCK_NS_MAX 20000000u /* libdw runs a function from its start for each row */
+#define BLOCK_BYTES  (1ull << STILE__RULES_BLOCK_BITS)
 
 struct learned {
     const struct elf_file *elf;
@@ -70,16 +73,19 @@ static int row_add(struct learned *l, uint32_t byte, uint64_t rule)
 static int block_read(struct learned *l, struct learned_block *b)
 {
     const uint64_t from = b->number << STILE__RULES_BLOCK_BITS, to = from + BLOCK_BYTES;
+    const uint64_t start = now_mono_ns();
+    bool much = false; /* more than there can be, or more than the collector has time for */
     b->first = (uint32_t)l->n_rows;
-    for (uint64_t at = from; at < to;) {
+    for (uint64_t at = from; at < to && !much;) {
         struct cfi_row row = cfi_row_at(l->cfi, l->elf, at, to);
         bool same = l->n_rows > b->first && l->rows[l->n_rows - 1].rule == row.rule;
         if (!same && row_add(l, (uint32_t)(at - from), row.rule) != 0)
             return -ENOMEM;
         at = row.end > at ? row.end : at + 1;
+        much = l->n_rows - b->first > STILE__RULES_ROWS_MAX || now_mono_ns() - start > BLOCK_NS_MAX;
     }
     b->n = (uint32_t)(l->n_rows - b->first);
-    if (b->n > STILE__RULES_ROWS_MAX) { /* a rule for each byte: no compiler's doing */
+    if (much) { /* a rule for each byte, or a function of a hundred thousand: no compiler's doing */
         l->n_rows = b->first;
         b->n = 1;
         return row_add(l, 0, STILE__RULE_OTHER);

@@ -82,7 +82,8 @@ static void refresh_once(void *arg)
     if (p->maps_fresh)
         return;
     process_maps_refresh(p);
-    mappings_view(&p->mappings, unloads); /* if something went meanwhile, what is there now was not there then */
+    mappings_view(&p->mappings,
+                  unloads); /* if something went meanwhile, what is there now was not there then */
 }
 
 static const char *set_up(struct process *p, const int *fds)

@@ -6,8 +6,10 @@
 #include <sys/mman.h>
 
 #include "profiler/collector/learned.h"
+#include "profiler/collector/process.h"
 
 #define FUNCTION_BYTES 4096u /* of a function, what lies so near the sampled address is learned with it, */
+#define FUNCTION_NS    2000000u
 #define AROUND_BYTES                                                                                         \
     16384u /* and so much of what is around it later: code that belongs together lies together */
 #define BLOCK      (1ull << STILE__RULES_BLOCK_BITS)
@@ -221,8 +223,10 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
         start = covered ? vaddr - FUNCTION_BYTES : vaddr;
     if (!covered || end - vaddr > FUNCTION_BYTES)
         end = covered ? vaddr + FUNCTION_BYTES : vaddr + 1;
-    /* By numbers of blocks: a file may claim the last addresses there are. */
-    for (uint64_t n = start / BLOCK; n <= (end - 1) / BLOCK; n++)
+    const uint64_t began = now_mono_ns();
+    block_learn(t, m, vaddr & ~(BLOCK - 1));
+    /* By numbers of blocks: a file may claim the last addresses there are. What takes long comes later, too. */
+    for (uint64_t n = start / BLOCK; n <= (end - 1) / BLOCK && now_mono_ns() - began < FUNCTION_NS; n++)
         block_learn(t, m, n * BLOCK);
     later_add(t, address);
 }

@@ -49,6 +49,8 @@ const char *stile__record_check(const struct stile__record *r, uint64_t room, ui
     if (r->n_inline > r->n_new || (r->n_inline < r->n_new && r->frames_block >= block_max) ||
         r->n_new > STILE__DEPTH_MAX)
         return "a record's frames are out of range";
+    if (r->ticks == 0)
+        return "a record stands for no time";
     if (r->reason >= STILE__REASON_COUNT)
         return "a record's reason is unknown";
     if (snapshot != (r->block != STILE__BLOCK_NONE) ||

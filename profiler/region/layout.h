@@ -216,7 +216,7 @@ struct stile__region {
     _Atomic uint32_t blocks_ready; /* blocks that are populated; set to its first value by the agent */
     _Atomic uint32_t pieces_done;  /* the last piece that was cut */
     _Atomic uint32_t
-        rules_unloads; /* unloads as of which the rules are right; UINT32_MAX: there are none yet */
+        rules_unloads;           /* unloads as of which the rules are right; UINT32_MAX: there are none yet */
     _Atomic uint32_t drain_done; /* the last drain_request served: what was sampled before it is read */
     uint8_t pad3[64 - 28];
     char message[512]; /* one line, valid once finish_state is FAILED or written with remarks */

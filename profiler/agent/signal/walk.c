@@ -15,7 +15,8 @@
 #define RECURSION_FRAMES 32u /* of one round of a recursion at most, to be walked fast */
 #define RECURSION_TRIES  8u
 #define CROSSINGS_MAX    64u /* signal frames in one walk; their stack pointers may go round in a circle */
-#define PROBED_MAX       (1u << 20) /* bytes of a stack whose end is not known that are looked at */
+#define PROBED_MAX       (1u << 20)  /* bytes of a stack whose end is not known that are looked at */
+#define LOOKED_AT_MAX    (64u << 20) /* bytes of a stack whose end is known that are looked at at once */
 #define ADDRESS_MAX      (1ull << 48)
 #define CODE_MIN         65536u /* nothing is mapped below: vm.mmap_min_addr */
 
@@ -71,12 +72,18 @@ enum stop {
     STOP_CIRCLE
 };
 
-/* Whether a page can be read: the kernel reads a signal mask there before it finds that it is not to do anything with it.
- * A call that every program makes, so that no filter forbids it. */
+/* Whether a page can be read: the kernel is asked to read a signal mask there, of signals to be blocked. In a handler of
+ * ours all are; elsewhere the mask is put back. It is a call like any program's, so that no filter forbids it. */
 static bool readable(uint64_t page)
 {
-    return page >= CODE_MIN && /* of NULL the kernel reads nothing, and finds nothing wrong */
-           stile__raw_syscall(SYS_rt_sigprocmask, -1, (long)page, 0, 8) != -EFAULT;
+    const uint64_t all = ~(1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1));
+    uint64_t mask = all;
+    if (page < CODE_MIN || /* of NULL the kernel reads nothing, and finds nothing wrong */
+        stile__raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, (long)page, (long)&mask, sizeof mask) == -EFAULT)
+        return false;
+    if (mask != all)
+        stile__raw_sigmask(SIG_SETMASK, mask);
+    return true;
 }
 
 /* Makes sure that everything below `end` can be read. */
@@ -90,18 +97,23 @@ static __attribute__((noinline)) bool reach(struct walker *w, uint64_t end)
     return true;
 }
 
-/* Sets the floor of a known stack, if the page that rsp points to can be read. Below what is in use may lie pages that
- * cannot: guards that the program has put into its stack, or, of the main thread's, what its limit does not let grow. So a
- * depth that the thread has not been sampled at is looked at first. */
+/* Sets the floor of a known stack, if all pages from where rsp points can be read. Some may not: guards that the program has
+ * put into its stack; of the main thread's, what its limit does not let grow, and holes below something else that was mapped
+ * into its range. So a depth that the thread has not been sampled at is looked at first. */
 static bool floor_set(struct walker *w, const struct stile__bounds *stack)
 {
     const uint64_t page = w->rsp & ~(uint64_t)(STILE__PAGE - 1);
     w->floor = w->rsp - stack->lo > STILE__RED_ZONE ? w->rsp - STILE__RED_ZONE : stack->lo;
     const bool own = stack == w->stack;
-    if (own && *w->stack_read != 0 && w->floor >= *w->stack_read)
+    uint64_t known = own && *w->stack_read != 0 ? *w->stack_read : stack->hi;
+    if (own && w->floor >= known && known != stack->hi)
         return true;
-    if (!readable(page))
-        return false;
+    if (!own || known - page > LOOKED_AT_MAX)
+        known = page +
+                1; /* an alternate stack is looked at where it is copied; of a very deep one this has to do */
+    for (uint64_t at = page; at < known; at += STILE__PAGE)
+        if (!readable(at))
+            return false;
     if (w->floor < page && !readable(w->floor & ~(uint64_t)(STILE__PAGE - 1)))
         w->floor = page;
     else if (own)

@@ -183,6 +183,7 @@ static struct stile__record *record_good(void)
     } r;
     memset(&r, 0, sizeof r);
     r.record.cells = 4;
+    r.record.ticks = 1;
     r.record.kind = STILE__RECORD_SNAPSHOT;
     r.record.n_new = r.record.n_inline = 1;
     r.record.frames_block = STILE__BLOCK_NONE;
@@ -237,6 +238,9 @@ static void test_records(void **state)
     r->kind = STILE__RECORD_VERIFY; /* and has none */
     r->block = STILE__BLOCK_NONE;
     record_refused(r, snapshot);
+    r = record_good();
+    r->ticks = 0;
+    record_refused(r, "a record stands for no time");
     r = record_good();
     r->reason = STILE__REASON_COUNT;
     record_refused(r, "a record's reason is unknown");
