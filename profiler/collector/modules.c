@@ -171,6 +171,10 @@ static bool line_parse(const char *line, size_t len, struct mapping *m, const ch
     char perms[5], copy[256];
     int at = 0;
 
+    /* Most lines are of data: not worth the parsing. */
+    const char *space = memchr(line, ' ', len);
+    if (space == NULL || (size_t)(space - line) + 4 > len || space[3] != 'x')
+        return false;
     snprintf(copy, sizeof copy, "%.*s", (int)(len < sizeof copy ? len : sizeof copy - 1), line);
     if (sscanf(copy, "%llx-%llx %4s %llx %x:%x %llu %n", &start, &end, perms, &offset, &dev_major, &dev_minor,
                &ino, &at) < 7 ||
