@@ -73,6 +73,7 @@ static void tick(uint64_t id, int overruns, ucontext_t *uc)
     info.si_overrun = overruns;
     info.si_value.sival_ptr = (void *)(uintptr_t)id;
     getcontext(uc);
+    uc->uc_stack = (stack_t){.ss_flags = SS_DISABLE}; /* which getcontext leaves as it was */
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)&tick;
     uc->uc_mcontext.gregs[REG_RCX] = leaving ? (greg_t)(uintptr_t)&tick : 0;
     uc->uc_mcontext.gregs[REG_R11] = uc->uc_mcontext.gregs[REG_EFL];
@@ -173,6 +174,7 @@ static void perf_tick(int fd)
     info.si_code = POLL_IN;
     info.si_fd = fd;
     getcontext(&uc);
+    uc.uc_stack = (stack_t){.ss_flags = SS_DISABLE}; /* which getcontext leaves as it was */
     signal_arrives(&info, &uc);
 }
 
@@ -184,6 +186,7 @@ static void timer_tick(uint64_t id, bool in_kernel)
     info.si_code = SI_TIMER;
     info.si_value.sival_ptr = (void *)(uintptr_t)id;
     getcontext(&uc);
+    uc.uc_stack = (stack_t){.ss_flags = SS_DISABLE}; /* which getcontext leaves as it was */
     uc.uc_mcontext.gregs[REG_RCX] = in_kernel ? (greg_t)(uintptr_t)&signal_arrives : 0;
     uc.uc_mcontext.gregs[REG_R11] = uc.uc_mcontext.gregs[REG_EFL];
     signal_arrives(&info, &uc);
@@ -421,6 +424,7 @@ static void test_signals_that_are_not_ours(void **state)
     stale(5ull << 32, 5);
     atomic_store(&slot->state, STILE__SLOT_LIVE);
     getcontext(&uc);
+    uc.uc_stack = (stack_t){.ss_flags = SS_DISABLE}; /* which getcontext leaves as it was */
     info.si_value.sival_ptr = (void *)(uintptr_t)(5ull << 32);
     stile__handle_tick(SIGPROF, &info, &uc); /* somebody's kill() */
     assert_int_equal(atomic_load(&region->stale_signals), 6);

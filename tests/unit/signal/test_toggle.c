@@ -77,6 +77,7 @@ static void toggle(void)
     ucontext_t uc;
     memset(&info, 0, sizeof info);
     getcontext(&uc);
+    uc.uc_stack = (stack_t){.ss_flags = SS_DISABLE}; /* which getcontext leaves as it was */
     stile__handle_toggle(SIGUSR2, &info, &uc);
 }
 
@@ -139,6 +140,7 @@ static void test_late_tick_is_stale(void **state)
     info.si_code = SI_TIMER;
     info.si_value.sival_ptr = (void *)(uintptr_t)(5ull << 32 | stile__id_piece_bits(1));
     getcontext(&uc);
+    uc.uc_stack = (stack_t){.ss_flags = SS_DISABLE}; /* which getcontext leaves as it was */
     uint64_t head = atomic_load(&own->head);
     stile__handle_tick(SIGPROF, &info, &uc);
     assert_int_equal(atomic_load(&region->stale_signals), 1);
