@@ -107,7 +107,7 @@ struct stile__memo {
         uint64_t last; /* of the first half: which half was written last */
         struct stile__memo_frame {
             uint64_t rsp, pc, rule;
-        } frames[STILE__MEMO_FRAMES + 1]; /* ascending by rsp; one more, that ends a search */
+        } frames[STILE__MEMO_FRAMES + 1]; /* ascending by rsp; one more, for what there is no room for */
     } halves[2];
     uint8_t pad[32];
 };

@@ -48,7 +48,6 @@ static void memo_end(struct stile__walker *w)
     struct stile__memo_half *half = &w->memo->halves[now];
     half->unloads = w->unloads;
     half->n = (uint32_t)(w->now - half->frames);
-    w->now->rsp = UINT64_MAX;
     w->memo->halves[0].last = now;
 }
 
