@@ -243,7 +243,7 @@ static void record_add(struct process *p, uint32_t thread, const struct stile__r
     }
     uint64_t ticks = r->ticks, ns = ticks * p->period_ns;
     if (ns <= TICK_NS_MAX)
-        process_stack_add(p, thread, frames, n, reason, r->in_kernel != 0, ticks, ns);
+        process_stack_add(p, thread, frames, n, reason, (r->flags & STILE__IN_KERNEL) != 0, ticks, ns);
     p->mappings.view = &p->mappings.now;
 }
 

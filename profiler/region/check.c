@@ -56,6 +56,8 @@ const char *stile__record_check(const struct stile__record *r, uint64_t room, ui
     if (snapshot != (r->block != STILE__BLOCK_NONE) ||
         (snapshot && (r->block >= block_max || r->stack_len > STILE__SNAPSHOT_MAX)))
         return "a record's snapshot is out of range";
+    if (r->kept > STILE__DEPTH_MAX || r->n_barriers > (snapshot ? STILE__STUBS : 0))
+        return "a record's barriers are out of range";
     return NULL;
 }
 

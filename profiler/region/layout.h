@@ -24,7 +24,7 @@
 #include "profiler/region/rules.h"
 
 #define STILE__REGION_MAGIC   0x656c6974530a0001ull
-#define STILE__REGION_VERSION 3u
+#define STILE__REGION_VERSION 4u
 
 #define STILE__REGION_HZ_MAX 20000u /* more than any clock delivers */
 #define STILE__PAGE          4096u
@@ -34,6 +34,10 @@
 #define STILE__SNAPSHOT_MAX  (256u << 10) /* bytes of one stack snapshot */
 #define STILE__MODULES_BYTES (1u << 20)   /* text of the executable mappings, as /proc/PID/maps has them */
 #define STILE__BLOCK_NONE    UINT32_MAX
+#define STILE__STUBS         16384u /* of barriers, in a process */
+#define STILE__STUB_BYTES    16u
+#define STILE__STUB_ENTRY                                                                                    \
+    32u /* bytes of a stub's entry, which begins with the return address that it stands for */
 
 /* A thread that has used so many periods is brought to its own clock to the nanosecond; the ticks of shorter ones add
  * up only together (see carry_take in clock.c). */
@@ -109,7 +113,12 @@ struct stile__memo {
             uint64_t rsp, pc, rule;
         } frames[STILE__MEMO_FRAMES + 1]; /* ascending by rsp; one more, for what there is no room for */
     } halves[2];
-    uint8_t pad[32];
+    /* Of its barriers, what became of them. Read by the collector. */
+    struct stile__barrier_counts {
+        _Atomic uint64_t placed, hit;
+        _Atomic uint64_t retired;  /* whose frames were left without a return */
+        _Atomic uint64_t restored; /* whose return addresses were put back */
+    } barriers;
 };
 _Static_assert(sizeof(struct stile__memo) <= STILE__PAGE, "a page each");
 
@@ -160,6 +169,15 @@ enum {
     STILE__DEBUG_VERIFY_ALL = 2, /* and goes on where they differ */
     STILE__DEBUG_WALK_TIME = 4   /* a record says how long its walk took */
 };
+
+/* PROFILE_BARRIERS: on stacks of what depth. */
+enum stile__barriers_wish {
+    STILE__BARRIERS_OFF,
+    STILE__BARRIERS_AUTO, /* where they pay */
+    STILE__BARRIERS_ON,   /* on all, at growing distances */
+    STILE__BARRIERS_ALL,  /* on every frame that may have one */
+    STILE__BARRIERS_WISHES
+};
 #define STILE__DEPTH_MAX (1u << 24) /* frames; more than the stacks of any program have */
 
 /* What determines where everything is. */
@@ -187,6 +205,9 @@ struct stile__region {
     int32_t toggle;         /* that starts and stops them; 0: they run from the start */
     uint32_t depth;         /* frames of a sample at most */
     uint32_t debug;         /* STILE__DEBUG bits */
+    uint32_t barriers;      /* enum stile__barriers_wish */
+    uint64_t stubs;         /* where the program has its stubs, */
+    uint64_t stub_entries;  /* and their entries */
 
     /* Owned by the agent in normal context. */
     _Alignas(64) _Atomic uint32_t slots_used; /* slots ever used; grows by compare-and-swap */

@@ -29,19 +29,33 @@ enum stile__record_kind {
     STILE__RECORD_KINDS
 };
 
+/* Of a record: what else is so. */
+enum {
+    STILE__IN_KERNEL = 1, /* the thread was in the kernel, called from the leaf: the leaf is [kernel] */
+    STILE__IS_BASE = 2    /* its stack is the one that later records of its thread keep frames of */
+};
+
+/* Where the walk of a stack went through a stub: the return address that it stands for. */
+struct stile__barrier_seen {
+    uint64_t stub; /* its number */
+    uint64_t ra;
+};
+
 /* One tick of one thread. Spans `cells` ring cells.
  *
- * Invariants: `kept` frames from the root are those of this thread's previous published record; n_new frames follow below
- * them, leaf first: n_inline of them are words[0..n_inline), and the rest lies in the chain that frames_block starts. A
- * frame is a program counter: the leaf's own, a caller's return address minus one, or the instruction that a signal
- * interrupted. With a snapshot, words[n_inline..n_inline + STILE__REG_COUNT) are the registers of the frame with which it
- * starts, and `block` starts the chain that holds stack_len bytes of memory from stack_start. Written whole before the
- * ring's head is released; owned by the collector after that. */
+ * Invariants: `kept` frames from the root are those of this thread's last record that was a base; n_new frames follow
+ * below them, leaf first: n_inline of them are words[0..n_inline), and the rest lies in the chain that frames_block starts.
+ * A frame is a program counter: the leaf's own, a caller's return address minus one, or the instruction that a signal
+ * interrupted; never one in a stub. With a snapshot, words[n_inline..n_inline + STILE__REG_COUNT) are the registers of the
+ * frame with which it starts, and `block` starts the chain that holds stack_len bytes of memory from stack_start, as it is,
+ * stubs included, and n_barriers pairs for these (struct stile__barrier_seen). Frames may be kept with a snapshot, too: then
+ * it ends with the slot of a barrier, and they are kept if its walk gets there. Written whole before the ring's head is
+ * released; owned by the collector after that. */
 struct stile__record {
     uint8_t cells;
-    uint8_t reason;    /* enum stile__reason */
-    uint8_t kind;      /* enum stile__record_kind */
-    uint8_t in_kernel; /* the thread was in the kernel, called from the leaf: the leaf is [kernel] */
+    uint8_t reason; /* enum stile__reason */
+    uint8_t kind;   /* enum stile__record_kind */
+    uint8_t flags;  /* STILE__IN_KERNEL, STILE__IS_BASE */
     uint32_t n_new;
     uint32_t kept;
     uint32_t label_set;    /* 0: none */
@@ -50,7 +64,7 @@ struct stile__record {
     uint32_t frames_block; /* STILE__BLOCK_NONE: all are inline */
     uint32_t block;        /* STILE__BLOCK_NONE: no snapshot */
     uint32_t unloads;      /* of libraries, as far as they were counted then: which code was where */
-    uint32_t pad;
+    uint32_t n_barriers;
     uint64_t stack_start;
     uint32_t stack_len;
     uint32_t

@@ -139,7 +139,8 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     /* Acquire pairs with closing_set: what a library that is gone leaves behind is not used after this. */
     record->unloads = atomic_load_explicit(&r->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
     record->reason = tick->reason;
-    record->in_kernel = tick->in_kernel;
+    record->flags = tick->in_kernel ? STILE__IN_KERNEL : 0;
+    record->n_barriers = 0;
     record->frames_block = STILE__BLOCK_NONE;
     record->block = STILE__BLOCK_NONE;
     record->stack_len = 0;

@@ -66,7 +66,8 @@ struct stile__record *hand_made_reserve(struct hand_made *h, uint32_t n_words, u
     r->stack_start = 0;
     r->unloads = 0;
     r->stack_len = r->piece = 0;
-    r->in_kernel = 0;
+    r->flags = 0;
+    r->n_barriers = 0;
     r->block = STILE__BLOCK_NONE;
     r->ticks = 1;
     return r;

@@ -203,7 +203,7 @@ static void test_perf_ticks(void **state)
     perf_tick(77);
     assert_int_equal(atomic_load(&slot->head), 2 * RECORD);
     assert_int_equal(record_at(0)->ticks, 1);
-    assert_int_equal(record_at(0)->in_kernel, 0);
+    assert_int_equal(record_at(0)->flags & STILE__IN_KERNEL, 0);
     perf_tick(78); /* of somebody else's event */
     assert_int_equal(atomic_load(&region->stale_signals), 1);
     assert_int_equal(atomic_load(&slot->ticks), 2);
@@ -220,7 +220,7 @@ static void test_perf_before_the_thread_is_bound(void **state)
     assert_int_equal(atomic_load(&region->stale_signals), 1);
     timer_tick(5ull << 32, false); /* what went by until now was not in the kernel */
     assert_int_equal(record_at(0)->ticks, 3);
-    assert_int_equal(record_at(0)->in_kernel, 0);
+    assert_int_equal(record_at(0)->flags & STILE__IN_KERNEL, 0);
 }
 
 /* The timer beside perf's clock takes what is due in the kernel at once, and elsewhere when it has grown. */
@@ -235,7 +235,7 @@ static void test_time_in_the_kernel(void **state)
     timer_tick(5ull << 32, true);
     assert_int_equal(atomic_load(&slot->head), 2 * RECORD);
     assert_int_equal(record_at(RECORD)->ticks, 2);
-    assert_int_equal(record_at(RECORD)->in_kernel, 1);
+    assert_int_equal(record_at(RECORD)->flags & STILE__IN_KERNEL, STILE__IN_KERNEL);
     timer_tick(5ull << 32, true); /* nothing is due */
     assert_int_equal(atomic_load(&slot->head), 2 * RECORD);
     used(6, STILE__CLOCK_PERF);
@@ -275,7 +275,7 @@ static void test_perf_alone_settles_itself(void **state)
     const struct stile__record *settled =
         record_at((atomic_load(&slot->head) - 1) % stile__slot_cells(made.size, 0));
     assert_int_equal(settled->ticks, 36);
-    assert_int_equal(settled->in_kernel, 1);
+    assert_int_equal(settled->flags & STILE__IN_KERNEL, STILE__IN_KERNEL);
     assert_int_equal(settled->n_new, 0); /* where, nobody knows */
     assert_int_equal(settled->block, STILE__BLOCK_NONE);
 }
@@ -291,7 +291,7 @@ static void test_the_timer_of_the_process(void **state)
     used(5, STILE__CLOCK_PROCESS);
     timer_tick(STILE__PROCESS_TICK, false); /* all that this thread has used, whoever else ran */
     assert_int_equal(record_at(0)->ticks, 5);
-    assert_int_equal(record_at(0)->in_kernel, 0);
+    assert_int_equal(record_at(0)->flags & STILE__IN_KERNEL, 0);
     used(9, STILE__CLOCK_TIMER);
     timer_tick(STILE__PROCESS_TICK, false); /* it has a clock of its own */
     assert_int_equal(atomic_load(&slot->ticks), 5);
@@ -320,7 +320,7 @@ static void test_signals_kept_from_us(void **state)
     tick(5ull << 32, 59, &uc);
     assert_int_equal(record_at(3 * RECORD)->ticks, 59);
     assert_int_equal(record_at(3 * RECORD)->reason, STILE__REASON_SIGNAL_BLOCKED);
-    assert_int_equal(record_at(3 * RECORD)->in_kernel, 0);
+    assert_int_equal(record_at(3 * RECORD)->flags & STILE__IN_KERNEL, 0);
     assert_int_equal(record_at(4 * RECORD)->ticks, 1);
     assert_int_equal(record_at(4 * RECORD)->reason, STILE__REASON_NONE);
     atomic_store(&region->blocks_used[0], 0);
@@ -351,7 +351,7 @@ static void test_a_long_system_call(void **state)
     used(20, STILE__CLOCK_PERF);
     timer_tick(5ull << 32, true);
     assert_int_equal(record_at(0)->ticks, 20);
-    assert_int_equal(record_at(0)->in_kernel, 1);
+    assert_int_equal(record_at(0)->flags & STILE__IN_KERNEL, STILE__IN_KERNEL);
     assert_int_equal(record_at(0)->reason, STILE__REASON_NONE);
     assert_int_equal(stile__thread.kernel_ns, before + 200000000);
 }
@@ -380,9 +380,9 @@ static void test_on_the_way_out_of_a_system_call(void **state)
     bind_to_slot();
     used(1, STILE__CLOCK_TIMER);
     timer_tick(5ull << 32, true);
-    assert_int_equal(record_at(0)->in_kernel, 1);
+    assert_int_equal(record_at(0)->flags & STILE__IN_KERNEL, STILE__IN_KERNEL);
     timer_tick(5ull << 32, false);
-    assert_int_equal(record_at(RECORD)->in_kernel, 0);
+    assert_int_equal(record_at(RECORD)->flags & STILE__IN_KERNEL, 0);
 }
 
 static void test_full_ring_counts(void **state)
