@@ -351,6 +351,8 @@ static void test_scribbling(void **state)
             r->reason = 0;
             r->block = i < 2 ? i : STILE__BLOCK_NONE;
             r->stack_len %= STILE__SNAPSHOT_MAX + 1;
+            r->kept %= 64; /* of what other rounds have left */
+            r->n_barriers = i < 2 ? r->n_barriers % (STILE__STUBS + 1) : 0;
             stile__ring_commit(&slot->head, commit);
         }
         atomic_store(&h.region->slots_used, 4);

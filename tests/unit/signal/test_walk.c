@@ -148,6 +148,8 @@ static void walk_begin(uint64_t rsp, uint64_t rbp, uint64_t pc)
     record->cells = CELLS;
     record->kind = STILE__RECORD_WALKED;
     record->kept = 0;
+    record->n_barriers = 0;
+    record->flags = 0;
     record->reason = 0;
     record->frames_block = STILE__BLOCK_NONE;
     record->block = STILE__BLOCK_NONE;
