@@ -252,6 +252,16 @@ static void test_records(void **state)
     record_refused(r, snapshot);
     r->kind = STILE__RECORD_PAD; /* nothing else of a pad is looked at */
     assert_null(stile__record_check(r, 5, 64));
+    r = record_good();
+    r->n_barriers = STILE__STUBS;
+    assert_null(stile__record_check(r, 5, 64));
+    r->n_barriers++;
+    record_refused(r, "a record's barriers are out of range");
+    r = record_good();
+    r->kept = STILE__DEPTH_MAX + 1;
+    record_refused(r, "a record's barriers are out of range");
+    r->kept = STILE__DEPTH_MAX;
+    assert_null(stile__record_check(r, 5, 64));
 }
 
 static void test_random_records(void **state)
@@ -282,6 +292,10 @@ static void test_random_records(void **state)
         r->n_inline = pick & 1u << 30 ? r->n_new : r->n_inline % 64;
         if (pick & 1u << 29)
             r->frames_block %= STILE__BLOCK_MAX;
+        if (pick & 1u << 31)
+            r->kept %= STILE__DEPTH_MAX + 1;
+        if (pick & 7ull << 32)
+            r->n_barriers = pick & 1ull << 35 ? 0 : r->n_barriers % (STILE__STUBS + 1);
         if (stile__record_check(r, room, blocks) == NULL) {
             assert_true(r->cells > 0 && r->cells <= room);
             if (r->kind != STILE__RECORD_PAD) {
@@ -294,6 +308,7 @@ static void test_random_records(void **state)
                 assert_true(r->reason < STILE__REASON_COUNT);
                 assert_true(r->block == STILE__BLOCK_NONE ||
                             (r->block < blocks && r->stack_len <= STILE__SNAPSHOT_MAX));
+                assert_true(r->kept <= STILE__DEPTH_MAX && r->n_barriers <= (snapshot ? STILE__STUBS : 0));
             }
         }
         free(r);
