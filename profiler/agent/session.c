@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "barriers/stack_lock.h"
+#include "barriers/unwind/personality.h"
 #include "profiler/agent/alt_stack.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/clock_perf.h"
@@ -65,6 +66,8 @@ static void region_fill(struct stile__region *r, const struct stile__options *o,
     r->depth = o->depth;
     r->debug = o->debug;
     r->barriers = o->barriers;
+    r->stubs = stile__stubs;
+    r->stub_entries = (uintptr_t)stile__stub_entries;
     atomic_store_explicit(&r->rules_unloads, STILE__RULES_NONE, memory_order_relaxed);
     r->period_ns = 1000000000u / o->hz;
     r->start_unix_ns = stile__clock_now(CLOCK_REALTIME);
@@ -83,6 +86,7 @@ static int clocks_open(struct stile__session *s, struct stile__region *r, const 
     s->signal = o->signal;
     s->toggle = o->toggle;
     s->depth = o->depth;
+    s->barriers = (enum stile__barriers_wish)r->barriers;
     int err = stile__clocks_open(s, o->clock != STILE__CLOCK_WISH_TIMER, &perf_error);
     if (err != 0)
         return err;
@@ -158,6 +162,7 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         stile__log("no memory for the samples: %s; running without a profile", strerror(-err));
         return err;
     }
+    stile__barrier_personality_set();
     stile__waits_init();
     stile__sockets_init();
     region_fill(r, o, origin, start_cpu_ns);
@@ -346,6 +351,10 @@ void stile__session_fork_child(void)
     /* The region is not inherited, and its page was wiped. The thread is another one now, on the same stack. */
     stile__thread.slot = NULL;
     stile__thread.region = NULL;
+    /* The entries were copied with the stack, but nobody will tell the collector what this stack was. */
+    stile__thread_barriers_remove(&stile__thread, NULL);
+    stile__barriers_give_back(&stile__thread.barriers);
+    stile__stub_chunks_forked();
     atomic_store_explicit(&starting, 0, memory_order_relaxed);
     collector.hidden = 0;
     stile__signal_owner_set(stile__raw_getpid());

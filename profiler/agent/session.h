@@ -32,6 +32,7 @@ struct stile__session {
     uint64_t period_ns;
     uint64_t tick_ns; /* the kernel's tick: how often it looks at CPU timers */
     uint32_t depth;   /* frames of a sample at most */
+    enum stile__barriers_wish barriers;
     int32_t pid;
     int32_t signal;
     bool use_perf;               /* new threads get perf's clock first */
@@ -63,6 +64,13 @@ static inline void stile__session_size_set(struct stile__session *s, struct stil
 {
     s->size = size;
     s->at = stile__region_layout(size);
+}
+
+/* Of slot i. */
+static inline struct stile__memo *stile__session_memo(const struct stile__session *s, struct stile__region *r,
+                                                      uint32_t i)
+{
+    return (struct stile__memo *)((char *)r + s->at.memos + (uint64_t)i * STILE__PAGE);
 }
 
 /* Set once, before the first session; the page itself is never unmapped. NULL: this process was never profiled. */

@@ -120,7 +120,9 @@ static int slot_start(struct stile__session *s, struct stile__region *r, uint32_
     atomic_store_explicit(&slot->clock_lock, 0, memory_order_relaxed);
     slot->first_due_ns = STILE__NEVER_DUE;
     memset(slot->comm, 0, sizeof slot->comm);
-    stile__region_memo(r, s->size, i)->halves[0].n = stile__region_memo(r, s->size, i)->halves[1].n = 0;
+    struct stile__memo *memo = stile__region_memo(r, s->size, i);
+    memo->halves[0].n = memo->halves[1].n = 0;
+    memset(&memo->barriers, 0, sizeof memo->barriers);
     if (own) /* until it has its last one: a short life leaves no other */
         prctl(PR_GET_NAME, slot->comm);
     /* Live before the first tick can come. Release: pairs with the handler's and the collector's acquire. */
@@ -293,6 +295,16 @@ void stile__thread_unsettle(void)
     stile__session_leave(stile__session, stile__thread_shard());
 }
 
+void stile__thread_barriers_remove(struct stile__thread *t, struct stile__region *r)
+{
+    const uint64_t here = (uintptr_t)__builtin_frame_address(0);
+    bool own = here >= t->stack.lo && here < t->stack.hi;
+    stile__barriers_remove(&t->barriers, &(struct stile__barrier_place){&t->stack, own ? here : t->stack.hi});
+    if (r != NULL && t->slot != NULL && t->region == r)
+        stile__barriers_count(&t->barriers,
+                              &stile__session_memo(stile__session, r, (uint32_t)t->id)->barriers);
+}
+
 /* The final words of a thread, before its slot goes to the collector. */
 static void slot_close(struct stile__session *s, struct stile__region *r, struct stile__thread *t, bool kept)
 {
@@ -303,12 +315,13 @@ static void slot_close(struct stile__session *s, struct stile__region *r, struct
         stile__toggle_close(s, slot, (uint32_t)t->id, t->tid);
     else
         stile__clock_stop(clock);
-    /* A remote reader of this stack has to let go first; none comes after. */
-    stile__stack_lock(&slot->stack_lock, t->tid);
     prctl(PR_GET_NAME, slot->comm);
-    stile__stack_unlock(&slot->stack_lock);
     uint64_t cpu_ns = stile__clock_read(t->tid, true); /* as late as can be */
     due_take(s, r, t, cpu_ns, kept);
+    /* A remote reader of this stack has to let go first; none comes after. */
+    stile__stack_lock(&slot->stack_lock, t->tid);
+    stile__thread_barriers_remove(t, r);
+    stile__stack_unlock(&slot->stack_lock);
     atomic_store_explicit(&slot->exit_cpu_ns, cpu_ns, memory_order_relaxed);
     if (s->toggle == 0)
         stile__clock_carry(s, slot, clock, cpu_ns);
@@ -330,6 +343,8 @@ void stile__thread_leave(void)
     }
     t->slot = NULL;
     t->region = NULL;
+    stile__thread_barriers_remove(t, NULL); /* of a session that has ended */
+    stile__barriers_give_back(&t->barriers);
     stile__alt_stack_take_back();
     stile__raw_sigmask(SIG_SETMASK, mask);
     errno = saved_errno;

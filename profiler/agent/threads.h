@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "barriers/chain.h"
 #include "profiler/agent/session.h"
 
 /* What a timer's signal carries: generation << 32 | piece << 14 | slot index. The piece's low bits: a signal that is
@@ -40,7 +41,8 @@ struct stile__thread {
     uint32_t unsettled;                      /* signals of perf's clock, where no timer settles beside it */
     uint32_t
         surplus; /* signals to let go by: perf counts time that a hypervisor took from us, the CPU clock does not */
-    uint8_t exit_rounds; /* rounds of thread-specific data destruction seen */
+    uint8_t exit_rounds;             /* rounds of thread-specific data destruction seen */
+    struct stile__barriers barriers; /* on its stack; by whoever has the stack's lock */
 };
 extern _Thread_local struct stile__thread stile__thread __attribute__((tls_model("initial-exec")));
 
@@ -63,6 +65,10 @@ void stile__thread_enter(uint64_t base_cpu_ns);
 
 /* Takes the calling thread's slot and clock away, leaving its final words for the collector. Idempotent. */
 void stile__thread_leave(void);
+
+/* Takes the calling thread's barriers off its stack, for good or for the time being. With all signals blocked, and the
+ * stack's lock if there is a session. r: the session's region, or NULL. */
+void stile__thread_barriers_remove(struct stile__thread *t, struct stile__region *r);
 
 /* Before an exec: takes the calling thread's ticks that are due and were not delivered, and leaves the CPU time that the
  * image has used, since the process's clock goes on with the next one. */

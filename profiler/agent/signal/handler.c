@@ -112,12 +112,39 @@ static bool in_system_call(const ucontext_t *uc)
     return (rcx == rip || rcx == rip + 2) && (differ & ARITHMETIC_FLAGS) == 0;
 }
 
+static void publish(struct stile__thread *t, struct stile__record *record, uint64_t *commit)
+{
+    stile__ring_shrink(
+        record, record->n_inline + (record->kind != STILE__RECORD_WALKED ? STILE__REG_COUNT : 0), commit);
+    stile__ring_commit(&t->slot->head, *commit);
+}
+
+/* Publishes what a walk has found, and then has the barriers stand as it says: what is trusted is what was published. */
+static void walked_publish(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                           const struct stile__place *at, struct stile__record *record, uint64_t *commit)
+{
+    const uint32_t n = record->n_new;
+    const bool base = (record->flags & STILE__IS_BASE) != 0;
+    publish(t, record, commit);
+    if (s->barriers == STILE__BARRIERS_OFF)
+        return;
+    if (base) {
+        const struct stile__barrier_place place = stile__barriers_place(t, at);
+        stile__barriers_commit(&t->barriers, n, s->barriers, &place);
+    } else {
+        stile__barriers_abandon(&t->barriers);
+    }
+    stile__barriers_count(&t->barriers, &stile__session_memo(s, r, (uint32_t)t->id)->barriers);
+}
+
 void stile__tick_take(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                       const struct stile__place *at, const struct stile__tick *tick)
 {
-    uint64_t commit;
-    uint32_t i = (uint32_t)t->id;
+    uint64_t commit, pc = at->regs[REG_RIP];
+    uint32_t i = (uint32_t)t->id, stub = stile__stub_of(pc);
 
+    if (stub != STILE__STUB_NONE)
+        pc = stile__stub_ra(stub);
     count(&t->slot->ticks, tick->ticks);
     if (tick->in_kernel)
         t->kernel_ns += tick->ticks * s->period_ns;
@@ -154,21 +181,21 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
             atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
     }
     record->n_new = record->n_inline = tick->placeless ? 0 : 1;
-    record->words[0] = at->regs[REG_RIP];
+    record->words[0] = pc;
     /* The holder may be the very code that this signal interrupted: never wait for it. */
     if (tick->placeless) {
         /* not here */
     } else if (stile__stack_trylock(&t->slot->stack_lock, t->tid)) {
         stile__walk(s, r, t, at, record);
-        stile__stack_unlock(&t->slot->stack_lock);
         if (tick->reason != STILE__REASON_NONE) /* whatever the walk found besides */
             record->reason = tick->reason;
+        walked_publish(s, r, t, at, record, &commit);
+        stile__stack_unlock(&t->slot->stack_lock);
+        return;
     } else {
         record->reason = STILE__REASON_STACK_LOCKED;
     }
-    stile__ring_shrink(
-        record, record->n_inline + (record->kind != STILE__RECORD_WALKED ? STILE__REG_COUNT : 0), &commit);
-    stile__ring_commit(&t->slot->head, commit);
+    publish(t, record, &commit);
 }
 
 /* How many of so many ticks were used in the kernel, by what the kernel has counted and we have not booked yet. */

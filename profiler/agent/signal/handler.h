@@ -59,6 +59,15 @@ void stile__tick_split(struct stile__session *s, struct stile__region *r, struct
 void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                  const struct stile__place *at, struct stile__record *record);
 
+/* Where a thread is while its barriers are changed. */
+static inline struct stile__barrier_place stile__barriers_place(const struct stile__thread *t,
+                                                                const struct stile__place *at)
+{
+    uint64_t sp = at->regs[REG_RSP];
+    bool own = sp >= t->stack.lo && sp < t->stack.hi;
+    return (struct stile__barrier_place){&t->stack, own ? sp : t->stack.hi};
+}
+
 /* Cells that a record is given for its walk at best, of a ring of so many, and at least. What does not fit goes on in
  * blocks. */
 #define STILE__WALK_CELLS_MAX(ring_cells)                                                                    \

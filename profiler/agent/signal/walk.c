@@ -5,6 +5,8 @@
  * red zone of the first frame) and the stack's end. Each frame lies above the one before, so it ends. */
 #include "profiler/agent/signal/walker.h"
 
+#include "barriers/call_site.h"
+
 #include "profiler/agent/signal/poison.h"
 
 #define RECURSION_FRAMES 32u /* of one round of a recursion at most, to be walked fast */
@@ -19,8 +21,13 @@ enum stop {
     STOP_STUCK,  /* no rule, or one that does not lead on: libunwind may know more */
     STOP_DEPTH,  /* as many frames as are wanted */
     STOP_BUFFER, /* no room for more */
-    STOP_CIRCLE
+    STOP_CIRCLE,
+    STOP_BARRIER /* the rest is as it was */
 };
+
+/* Barriers: not within so many frames of the leaf, where functions are that read their own return address, and where most
+ * would be hit at once. */
+#define PLACE_FIRST 9u
 
 /* Most of a stack is what it was at the last sample. Its frames lie side by side in the memo, with their rules: so the
  * next rule does not wait for the return address that it will be checked against, and the processor fetches ahead. */
@@ -71,6 +78,13 @@ static __attribute__((noinline)) bool frames_more(struct stile__walker *w)
     return true;
 }
 
+/* Where an interrupted context is: whoever is inside a stub has returned already. */
+static uint64_t pc_of(const struct stile__walker *w, const uint64_t *regs)
+{
+    uint32_t stub = stile__stub_of(regs[REG_RIP]);
+    return stub == STILE__STUB_NONE ? regs[REG_RIP] : stile__barrier_inside(w->barriers, stub);
+}
+
 /* From a signal frame to what the signal interrupted, on whatever stack that was. */
 static bool signal_cross(struct stile__walker *w)
 {
@@ -79,7 +93,8 @@ static bool signal_cross(struct stile__walker *w)
         return false;
     w->rsp = regs[REG_RSP];
     w->rbp = regs[REG_RBP];
-    w->pc = regs[REG_RIP];
+    w->pc = pc_of(w, regs);
+    w->place_at = UINT32_MAX; /* what the signal interrupted may be reading its own return address */
     if (!(w->rsp > frame && w->rsp < w->hi) && !stile__stack_find(w)) {
         if (w->out != w->out_end) {
             *w->out++ = w->pc;
@@ -158,6 +173,12 @@ static inline void frames_note(struct stile__walker *w, uint64_t *out)
 {
     w->n += (uint32_t)(out - w->out);
     w->out = out;
+}
+
+/* Whether the thread's own stack has an address: nobody else's barriers are in it. */
+static inline bool in_own_stack(const struct stile__walker *w, uint64_t address)
+{
+    return address >= w->stack->lo && address < w->stack->hi;
 }
 
 static inline size_t least(size_t a, size_t b)
@@ -255,6 +276,48 @@ static inline void frame_put(struct stile__walker *w, const struct frame *f)
     w->now = f->now;
 }
 
+/* Where frames_follow has to let go, since the next frame may be one for a barrier. */
+static inline const uint64_t *follow_limit(const struct stile__walker *w, const struct frame *f,
+                                           const uint64_t *limit)
+{
+    if (__builtin_expect(w->place_at == UINT32_MAX, 1))
+        return limit;
+    uint32_t n = w->n + (uint32_t)(f->out - w->out) + 1;
+    if (w->candidate != 0 || n >= w->place_at)
+        return f->out;
+    return (size_t)(limit - f->out) < w->place_at - n ? limit : f->out + (w->place_at - n);
+}
+
+/* Whether CFI says where the return address is. */
+static inline bool rule_is_cfi(uint64_t rule)
+{
+    enum stile__rule_op op = stile__rule_op(rule);
+    return op >= STILE__RULE_RSP && op <= STILE__RULE_DEREF_RBP;
+}
+
+/* The frame that was listed last has `rule` and returns to `ret`, if it is not 0: proposes a barrier in its slot if it is time
+ * for one. It takes the caller's rule to know that, so what was found for the frame below is decided on now. */
+static __attribute__((noinline)) void barrier_consider(struct stile__walker *w, const struct frame *f,
+                                                       uint64_t rule, uint64_t slot, uint64_t ret)
+{
+    uint32_t n = w->n + (uint32_t)(f->out - w->out);
+    if (w->candidate != 0 && (rule_is_cfi(rule) || stile__rule_op(rule) == STILE__RULE_END)) {
+        w->place_at = n;
+        if (stile__call_precedes(w->candidate_ra)) {
+            if (!stile__barrier_propose(w->barriers, w->candidate, w->candidate_ra, n - 1))
+                w->place_at = UINT32_MAX;
+            else if (w->s->barriers != STILE__BARRIERS_ALL)
+                w->place_at = 2 * (n - 1);
+        }
+    }
+    w->candidate = 0;
+    if (n >= w->place_at && rule_is_cfi(rule) && in_own_stack(w, slot) &&
+        stile__stub_of(ret) == STILE__STUB_NONE) {
+        w->candidate = slot;
+        w->candidate_ra = ret;
+    }
+}
+
 /* Walks as far as it goes. On a stop, w is the last frame that was listed. What changes with each frame is in f, and in w
  * wherever something else is called. */
 static enum stop frames_walk(struct stile__walker *w)
@@ -263,7 +326,17 @@ static enum stop frames_walk(struct stile__walker *w)
     uint64_t *limit = out_limit(w);
     enum stop stop;
     for (;;) {
-        f = frames_follow(w, f, limit);
+        f = frames_follow(w, f, follow_limit(w, &f, limit));
+        const uint32_t stub = stile__stub_of(f.pc + 1);
+        if (__builtin_expect(stub != STILE__STUB_NONE, 0)) {
+            if (stile__barrier_trusted(w->barriers, stub, f.rsp - 8) && in_own_stack(w, f.rsp - 8)) {
+                w->barriers->stop = stub;
+                stop = STOP_BARRIER;
+                break;
+            }
+            f.pc = stile__stub_ra(stub) - 1;
+            continue;
+        }
         if (__builtin_expect(f.out == limit, 0)) {
             frames_note(w, f.out);
             stop = w->n == w->depth ? STOP_DEPTH : STOP_BUFFER;
@@ -300,6 +373,8 @@ static enum stop frames_walk(struct stile__walker *w)
             !rbp_restore(w, rule, saved, &rbp))
             break;
         const uint64_t ret = stile__stack_word(cfa - 8);
+        if (__builtin_expect(w->place_at != UINT32_MAX, 0))
+            barrier_consider(w, &f, rule, cfa - 8, ret);
         if (__builtin_expect(ret - STILE__CODE_MIN >= STILE__ADDRESS_MAX - STILE__CODE_MIN, 0)) {
             /* The end by the ABI's word (rbp is zero there, too; where rbp is only guessed to be a frame pointer, zeros say
              * nothing) or by its place; else memory that is no frame any more. */
@@ -397,8 +472,14 @@ static enum stile__reason walk(struct stile__walker *w)
         w->n = 1;
         return rest_leave(w, STILE__RECORD_SNAPSHOT);
     }
-    switch (frames_walk(w)) {
+    enum stop stop = frames_walk(w);
+    switch (stop) {
+    case STOP_BARRIER:
+        w->record->kept = stile__stub_entries[w->barriers->stop].kept;
+        __attribute__((fallthrough));
     case STOP_END:
+        if (w->barriers != NULL && in_own_stack(w, w->rsp))
+            w->record->flags |= STILE__IS_BASE;
         if (w->r->debug & STILE__DEBUG_VERIFY && w->at->regs[REG_RSP] >= w->floor &&
             w->at->regs[REG_RSP] < w->hi) { /* one stack, whatever signals interrupted on it */
             w->anchor = (struct stile__anchor){.n = 0, .regs = w->at->regs};
@@ -412,6 +493,20 @@ static enum stile__reason walk(struct stile__walker *w)
     default:
         return STILE__REASON_TRUNCATED;
     }
+}
+
+/* The own stack's barriers, in the session that they belong to. */
+static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
+{
+    w->barriers = NULL;
+    w->place_at = UINT32_MAX;
+    w->candidate = 0;
+    if (w->s->barriers == STILE__BARRIERS_OFF)
+        return;
+    const struct stile__barrier_place place = stile__barriers_place(t, w->at);
+    w->barriers = &t->barriers;
+    if (stile__barriers_begin(w->barriers, t->id, &place))
+        w->place_at = PLACE_FIRST;
 }
 
 void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
@@ -428,7 +523,8 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.record = record;
     w.rsp = at->regs[REG_RSP];
     w.rbp = at->regs[REG_RBP];
-    w.pc = at->regs[REG_RIP];
+    barriers_begin(&w, t);
+    w.pc = pc_of(&w, at->regs);
     w.out = record->words;
     w.out_end =
         w.out + (record->cells * STILE__CELL_BYTES - sizeof *record) / sizeof(uint64_t) - STILE__REG_COUNT;
@@ -438,7 +534,7 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.crossings = 0;
     w.anchor = (struct stile__anchor){.n = 0, .regs = at->regs};
     stile__rules_begin(&w);
-    memo_begin(&w, (void *)((char *)r + s->at.memos + (uint64_t)(uint32_t)t->id * STILE__PAGE));
+    memo_begin(&w, stile__session_memo(s, r, (uint32_t)t->id));
     record->reason = (uint8_t)walk(&w);
     record->n_new = w.n;
     if (record->frames_block == STILE__BLOCK_NONE)

@@ -1,8 +1,6 @@
 /* The stack of a walk: what of it may be read. Runs in the signal handler. */
 #include "profiler/agent/signal/walker.h"
 
-#include <asm/errno.h>
-
 #include "profiler/region/raw_syscall.h"
 
 #include "profiler/agent/signal/poison.h"
@@ -10,24 +8,10 @@
 #define PROBED_MAX    (1u << 20)  /* bytes of a stack whose end is not known that are looked at */
 #define LOOKED_AT_MAX (64u << 20) /* bytes of a stack whose end is known that are looked at at once */
 
-/* Whether a page can be read: the kernel is asked to read a signal mask there, of signals to be blocked. In a handler of
- * ours all are; elsewhere the mask is put back. It is a call like any program's, so that no filter forbids it. */
-static bool readable(uint64_t page)
-{
-    const uint64_t all = ~(1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1));
-    uint64_t mask = all;
-    if (page < STILE__CODE_MIN || /* of NULL the kernel reads nothing, and finds nothing wrong */
-        stile__raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, (long)page, (long)&mask, sizeof mask) == -EFAULT)
-        return false;
-    if (mask != all)
-        stile__raw_sigmask(SIG_SETMASK, mask);
-    return true;
-}
-
 bool stile__stack_reach(struct stile__walker *w, uint64_t end)
 {
     while (w->hi < end) {
-        if (w->hi >= w->limit || !readable(w->hi))
+        if (w->hi >= w->limit || !stile__raw_readable(w->hi))
             return false;
         w->hi += STILE__PAGE;
     }
@@ -49,9 +33,9 @@ static bool floor_set(struct stile__walker *w, const struct stile__bounds *stack
         known = page +
                 1; /* an alternate stack is looked at where it is copied; of a very deep one this has to do */
     for (uint64_t at = page; at < known; at += STILE__PAGE)
-        if (!readable(at))
+        if (!stile__raw_readable(at))
             return false;
-    if (w->floor < page && !readable(w->floor & ~(uint64_t)(STILE__PAGE - 1)))
+    if (w->floor < page && !stile__raw_readable(w->floor & ~(uint64_t)(STILE__PAGE - 1)))
         w->floor = page;
     else if (own)
         *w->stack_read = w->floor & ~(uint64_t)(STILE__PAGE - 1);
@@ -79,7 +63,7 @@ bool stile__stack_find(struct stile__walker *w)
 bool stile__stack_readable(const struct stile__walker *w)
 {
     uint64_t page = w->floor & ~(uint64_t)(STILE__PAGE - 1);
-    while (page < w->hi && page - w->floor < STILE__SNAPSHOT_MAX + STILE__PAGE && readable(page))
+    while (page < w->hi && page - w->floor < STILE__SNAPSHOT_MAX + STILE__PAGE && stile__raw_readable(page))
         page += STILE__PAGE;
     return page >= w->hi || page - w->floor >= STILE__SNAPSHOT_MAX;
 }

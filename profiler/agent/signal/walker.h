@@ -39,6 +39,9 @@ struct stile__walker {
     struct stile__memo_frame *now, *now_limit;     /* of this one */
     uint32_t now_step;                             /* 1, or 0 where there is no room for more */
     uint32_t no_recursion;                         /* frames since then that were not among the last ones */
+    struct stile__barriers *barriers;              /* of the stack, or NULL: there are none in this session */
+    uint32_t place_at;                /* frames after which a barrier may be proposed; UINT32_MAX: none */
+    uint64_t candidate, candidate_ra; /* a slot that its caller's rule decides on, or 0, and what it holds */
 };
 
 /* Finds the stack that w->rsp is on, and sets what of it may be read. False: it cannot be read at all. */

@@ -1,0 +1,288 @@
+/* The barriers of one thread: the lists that a stub goes through, and the slots. Runs in the signal handler, and in normal
+ * context with all signals blocked. */
+#include "barriers/chain.h"
+
+#include "barriers/call_site.h"
+#include "profiler/agent/session.h"
+#include "profiler/region/raw_syscall.h"
+
+#include "profiler/agent/signal/poison.h"
+
+/* A stub that is free was hit or dead when somebody last looked, but he may have been interrupted inside it where no walk
+ * comes (a context that a signal handler has switched away from): it rests while so many others are used. */
+#define QUARANTINE 32u
+
+/* Barriers on a stack, beyond which those are taken off that lie closer than at doubling distances need be: twice what
+ * the deepest stack has left after that. */
+#define LIVE_MAX 64u
+
+/* A barrier saves a walk to the next one: where that is nearer than a part of the way to here, it is not worth a stub. */
+#define NEAR_PART 4u
+
+/* PROFILE_BARRIERS=auto: frames of a stack from which on barriers pay (./dev bench depth). */
+#define AUTO_DEPTH 100u
+
+#define HANDLER_BYTES 1024u /* below a frame of ours, that its callees may be using */
+
+static _Atomic bool never;
+
+void stile__barriers_never(void)
+{
+    atomic_store_explicit(&never, true, memory_order_relaxed);
+}
+
+static struct stile__stub_entry *entry(uint32_t stub)
+{
+    return &stile__stub_entries[stub];
+}
+
+static void idle_append(struct stile__barriers *b, uint32_t stub)
+{
+    entry(stub)->state = STILE__STUB_IDLE;
+    entry(stub)->next = STILE__STUB_NONE;
+    if (b->idle == STILE__STUB_NONE)
+        b->idle = stub;
+    else
+        entry(b->idle_last)->next = stub;
+    b->idle_last = stub;
+    b->n_idle++;
+}
+
+/* The stub that was free for the longest time, if enough others are. */
+static uint32_t idle_take(struct stile__barriers *b)
+{
+    if (b->n_idle <= QUARANTINE) {
+        uint32_t chunk = stile__stub_chunk_take();
+        if (chunk == UINT32_MAX)
+            return STILE__STUB_NONE;
+        for (uint32_t i = 0; i < STILE__STUB_CHUNK; i++)
+            if (chunk * STILE__STUB_CHUNK + i != STILE__STUB_NONE)
+                idle_append(b, chunk * STILE__STUB_CHUNK + i);
+    }
+    uint32_t stub = b->idle;
+    b->idle = entry(stub)->next;
+    b->n_idle--;
+    return stub;
+}
+
+/* Whether a slot may be looked at. Above the stack pointer there are frames; below it the program may have made pages
+ * inaccessible since they were used, and our own frames may lie there. */
+static bool slot_there(const struct stile__barrier_place *at, uint64_t slot)
+{
+    const uint64_t here = (uintptr_t)__builtin_frame_address(0);
+    if (slot < at->stack->lo || slot >= at->stack->hi)
+        return false;
+    if (slot >= here - HANDLER_BYTES && slot < at->sp && here < at->stack->hi && here >= at->stack->lo)
+        return false;
+    return slot >= (at->sp & ~(uint64_t)(STILE__PAGE - 1)) ||
+           stile__raw_readable(slot & ~(uint64_t)(STILE__PAGE - 1));
+}
+
+/* Puts the return address back where the stub still stands. */
+static void slot_restore(struct stile__barriers *b, const struct stile__barrier_place *at, uint32_t stub)
+{
+    struct stile__stub_entry *e = entry(stub);
+    if (!slot_there(at, e->slot))
+        return;
+    uint64_t *slot = (uint64_t *)e->slot;
+    if (*slot != stile__stub_address(stub))
+        return;
+    *slot = stile__stub_ra(stub);
+    b->restored++;
+}
+
+/* Takes a stub that is on no list any more out of use. */
+static void retire(struct stile__barriers *b, const struct stile__barrier_place *at, uint32_t stub)
+{
+    if (atomic_load_explicit(&entry(stub)->hit, memory_order_relaxed))
+        b->hit++;
+    else
+        b->retired++;
+    slot_restore(b, at, stub);
+    idle_append(b, stub);
+}
+
+bool stile__barriers_begin(struct stile__barriers *b, uint64_t session, const struct stile__barrier_place *at)
+{
+    if (b->session != session) {
+        stile__barriers_remove(b, at);
+        b->session = session;
+    }
+    b->walk++;
+    b->stop = STILE__STUB_NONE;
+    return !atomic_load_explicit(&never, memory_order_relaxed);
+}
+
+bool stile__barrier_propose(struct stile__barriers *b, uint64_t slot, uint64_t ra, uint32_t depth)
+{
+    uint32_t stub = idle_take(b);
+    if (stub == STILE__STUB_NONE)
+        return false;
+    struct stile__stub_entry *e = entry(stub);
+    atomic_store_explicit(&e->ra, ra, memory_order_relaxed);
+    atomic_store_explicit(&e->hit, 0, memory_order_relaxed);
+    e->slot = slot;
+    e->kept = depth;
+    e->state = STILE__STUB_PENDING;
+    e->next = STILE__STUB_NONE;
+    if (b->pending == STILE__STUB_NONE)
+        b->pending = stub;
+    else
+        entry(b->pending_last)->next = stub;
+    b->pending_last = stub;
+    return true;
+}
+
+/* What was proposed and not placed was in no slot: it is first in the queue again. */
+static void pending_drop(struct stile__barriers *b, uint32_t stub)
+{
+    entry(stub)->state = STILE__STUB_IDLE;
+    entry(stub)->next = b->idle;
+    if (b->idle == STILE__STUB_NONE)
+        b->idle_last = stub;
+    b->idle = stub;
+    b->n_idle++;
+}
+
+void stile__barriers_abandon(struct stile__barriers *b)
+{
+    while (b->pending != STILE__STUB_NONE) {
+        uint32_t stub = b->pending;
+        b->pending = entry(stub)->next;
+        pending_drop(b, stub);
+    }
+}
+
+/* Those that the walk did not come to are dead, down to where it ended. Somebody may be inside: he is not to be sent
+ * elsewhere. */
+static void younger_retire(struct stile__barriers *b, const struct stile__barrier_place *at)
+{
+    uint32_t left = STILE__STUB_NONE;
+    for (uint32_t stub = b->leaving, next; stub != STILE__STUB_NONE; stub = next) {
+        next = entry(stub)->next;
+        if (entry(stub)->seen != b->walk) {
+            retire(b, at, stub);
+        } else {
+            entry(stub)->next = left;
+            left = stub;
+        }
+    }
+    b->leaving = left;
+    while (b->first != b->stop) {
+        uint32_t stub = b->first;
+        b->first = entry(stub)->next;
+        b->n_live--;
+        if (entry(stub)->seen == b->walk) {
+            entry(stub)->state = STILE__STUB_LEAVING;
+            entry(stub)->next = b->leaving;
+            b->leaving = stub;
+        } else {
+            retire(b, at, stub);
+        }
+    }
+}
+
+/* Puts what was proposed into its slots, oldest last, and before the rest of the chain. */
+static void pending_place(struct stile__barriers *b, uint32_t n, uint32_t total,
+                          enum stile__barriers_wish wish)
+{
+    uint32_t *link = &b->pending, older = b->first;
+    bool all = wish == STILE__BARRIERS_ALL;
+    while (*link != STILE__STUB_NONE) {
+        uint32_t stub = *link;
+        struct stile__stub_entry *e = entry(stub);
+        uint64_t *slot = (uint64_t *)e->slot;
+        uint32_t depth = e->kept;
+        if ((!all && n - depth < depth / NEAR_PART) || (wish == STILE__BARRIERS_AUTO && total < AUTO_DEPTH) ||
+            *slot != stile__stub_ra(stub)) {
+            *link = e->next;
+            pending_drop(b, stub);
+            continue;
+        }
+        e->kept = total - depth;
+        e->state = STILE__STUB_LIVE;
+        b->n_live++;
+        b->placed++;
+        /* The stub goes where its entry says: so the entry first. */
+        atomic_signal_fence(memory_order_release);
+        *slot = stile__stub_address(stub);
+        link = &e->next;
+    }
+    *link = older;
+    b->first = b->pending;
+    b->pending = STILE__STUB_NONE;
+}
+
+/* Takes off what stands closer than at doubling distances from the leaf: a sample costs at most twice as much, and there
+ * are twice the logarithm of the depth. */
+static void chain_thin(struct stile__barriers *b, uint32_t total, const struct stile__barrier_place *at)
+{
+    uint32_t younger = b->first;
+    while (younger != STILE__STUB_NONE && entry(younger)->next != STILE__STUB_NONE) {
+        uint32_t stub = entry(younger)->next, older = entry(stub)->next;
+        if (older == STILE__STUB_NONE ||
+            total - entry(older)->kept > 2 * (uint64_t)(total - entry(younger)->kept)) {
+            younger = stub;
+            continue;
+        }
+        entry(younger)->next = older;
+        b->n_live--;
+        slot_restore(b, at, stub);
+        idle_append(b, stub);
+    }
+}
+
+void stile__barriers_commit(struct stile__barriers *b, uint32_t n, enum stile__barriers_wish wish,
+                            const struct stile__barrier_place *at)
+{
+    uint32_t total = n + (b->stop != STILE__STUB_NONE ? entry(b->stop)->kept : 0);
+    younger_retire(b, at);
+    pending_place(b, n, total, wish);
+    if (b->n_live > LIVE_MAX && wish != STILE__BARRIERS_ALL)
+        chain_thin(b, total, at);
+}
+
+void stile__barriers_remove(struct stile__barriers *b, const struct stile__barrier_place *at)
+{
+    b->walk++; /* nobody was seen by it */
+    b->stop = STILE__STUB_NONE;
+    stile__barriers_abandon(b);
+    younger_retire(b, at);
+    b->session = 0;
+}
+
+void stile__barriers_give_back(struct stile__barriers *b)
+{
+    /* One of each chunk, before any chunk may be another thread's. */
+    uint32_t chunks = STILE__STUB_NONE;
+    for (uint32_t stub = b->idle, next; stub != STILE__STUB_NONE; stub = next) {
+        next = entry(stub)->next;
+        if (stub % STILE__STUB_CHUNK == 1) {
+            entry(stub)->next = chunks;
+            chunks = stub;
+        }
+    }
+    b->idle = b->idle_last = STILE__STUB_NONE;
+    b->n_idle = 0;
+    while (chunks != STILE__STUB_NONE) {
+        uint32_t stub = chunks;
+        chunks = entry(stub)->next;
+        stile__stub_chunk_give_back(stub / STILE__STUB_CHUNK);
+    }
+}
+
+static void add(_Atomic uint64_t *counter, uint32_t *n)
+{
+    if (*n != 0)
+        atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + *n,
+                              memory_order_relaxed);
+    *n = 0;
+}
+
+void stile__barriers_count(struct stile__barriers *b, struct stile__barrier_counts *counts)
+{
+    add(&counts->placed, &b->placed);
+    add(&counts->hit, &b->hit);
+    add(&counts->retired, &b->retired);
+    add(&counts->restored, &b->restored);
+}
