@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "barriers/chain.h"
 #include "barriers/stack_lock.h"
@@ -23,40 +24,75 @@ static struct unwinder {
     void (*set_gr)(struct _Unwind_Context *, int, _Unwind_Word);
 } unwinders[STILE__LANDINGS];
 
-/* A function of the module that is loaded at a base, or NULL. */
-static void *function_of(struct link_map *map, const void *base, const char *name)
+/* Where a module's dynamic symbols are. */
+struct symbols {
+    const Elf64_Sym *all;
+    const char *names;
+    const uint32_t *hash;
+};
+
+/* As the loader has left it: addresses are relocated already. */
+static bool symbols_of(const struct link_map *map, struct symbols *s)
 {
-    Dl_info where;
-    void *function = dlsym(map, name); /* of the main program's map: anything in the global scope */
-    return function != NULL && dladdr(function, &where) != 0 && where.dli_fbase == base ? function : NULL;
+    memset(s, 0, sizeof *s);
+    for (const Elf64_Dyn *d = map->l_ld; d->d_tag != DT_NULL; d++)
+        if (d->d_tag == DT_SYMTAB)
+            s->all = (const Elf64_Sym *)d->d_un.d_ptr;
+        else if (d->d_tag == DT_STRTAB)
+            s->names = (const char *)d->d_un.d_ptr;
+        else if (d->d_tag == DT_GNU_HASH)
+            s->hash = (const uint32_t *)d->d_un.d_ptr;
+    return s->all != NULL && s->names != NULL && s->hash != NULL;
 }
 
-static void fill(struct unwinder *u, struct link_map *map, const void *base)
+/* A function that a module defines and exports, or 0. By hand: dlsym takes the loader's lock, which whoever throws need not
+ * have been waiting for. (DT_GNU_HASH: a bloom filter, buckets by hash, chains whose last entry is odd.) */
+static uintptr_t function_of(const struct link_map *map, const struct symbols *s, const char *name)
 {
-    void *get_ip = function_of(map, base, "_Unwind_GetIP");
-    void *set_ip = function_of(map, base, "_Unwind_SetIP");
-    void *set_gr = function_of(map, base, "_Unwind_SetGR");
-    void *resume = function_of(map, base, "_Unwind_Resume");
-    u->get_ip = (_Unwind_Word(*)(struct _Unwind_Context *))(uintptr_t)get_ip;
-    u->set_ip = (void (*)(struct _Unwind_Context *, _Unwind_Word))(uintptr_t)set_ip;
-    u->set_gr = (void (*)(struct _Unwind_Context *, int, _Unwind_Word))(uintptr_t)set_gr;
-    stile__landing_resumes[u - unwinders] = (void (*)(struct _Unwind_Exception *))(uintptr_t)resume;
-    u->complete = get_ip != NULL && set_ip != NULL && set_gr != NULL && resume != NULL;
+    const uint32_t n_buckets = s->hash[0], first = s->hash[1], n_bloom = s->hash[2];
+    const uint32_t *buckets = s->hash + 4 + 2 * (size_t)n_bloom, *chains = buckets + n_buckets;
+    uint32_t h = 5381;
+
+    for (const char *c = name; *c != '\0'; c++)
+        h = h * 33 + (uint8_t)*c;
+    uint32_t i = n_buckets != 0 ? buckets[h % n_buckets] : 0;
+    for (bool last = i < first; !last; i++) {
+        last = (chains[i - first] & 1) != 0;
+        if ((chains[i - first] | 1) == (h | 1) && strcmp(s->names + s->all[i].st_name, name) == 0 &&
+            s->all[i].st_shndx != SHN_UNDEF && ELF64_ST_TYPE(s->all[i].st_info) == STT_FUNC)
+            return map->l_addr + s->all[i].st_value;
+    }
+    return 0;
 }
 
-/* The unwinder that an address is in, or NULL where its functions cannot be named. */
+static void fill(struct unwinder *u, const struct link_map *map)
+{
+    struct symbols s;
+    if (!symbols_of(map, &s))
+        return;
+    uintptr_t get_ip = function_of(map, &s, "_Unwind_GetIP");
+    uintptr_t set_ip = function_of(map, &s, "_Unwind_SetIP");
+    uintptr_t set_gr = function_of(map, &s, "_Unwind_SetGR");
+    uintptr_t resume = function_of(map, &s, "_Unwind_Resume");
+    u->get_ip = (_Unwind_Word(*)(struct _Unwind_Context *))get_ip;
+    u->set_ip = (void (*)(struct _Unwind_Context *, _Unwind_Word))set_ip;
+    u->set_gr = (void (*)(struct _Unwind_Context *, int, _Unwind_Word))set_gr;
+    stile__landing_resumes[u - unwinders] = (void (*)(struct _Unwind_Exception *))resume;
+    u->complete = get_ip != 0 && set_ip != 0 && set_gr != 0 && resume != 0;
+}
+
+/* The unwinder that an address is in, or NULL where its functions cannot be named. No lock: see function_of. */
 static const struct unwinder *unwinder_of(uintptr_t address)
 {
-    Dl_info where;
-    struct link_map *map = NULL;
-    if (dladdr1((void *)address, &where, (void **)&map, RTLD_DL_LINKMAP) == 0 || map == NULL)
+    struct dl_find_object where;
+    if (_dl_find_object((void *)address, &where) != 0)
         return NULL;
-    uintptr_t base = (uintptr_t)where.dli_fbase;
+    uintptr_t base = (uintptr_t)where.dlfo_map_start;
     for (struct unwinder *u = unwinders; u < unwinders + STILE__LANDINGS; u++) {
         uintptr_t claimed = 0;
         if (atomic_compare_exchange_strong_explicit(&u->claimed, &claimed, base, memory_order_relaxed,
                                                     memory_order_relaxed)) {
-            fill(u, map, where.dli_fbase);
+            fill(u, where.dlfo_link_map);
             atomic_store_explicit(&u->at, base, memory_order_release);
         } else if (claimed != base) {
             continue;
