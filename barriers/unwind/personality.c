@@ -15,6 +15,9 @@
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
 
+/* From glibc 2.35 on; before that exceptions take the barriers off the stack. */
+extern __typeof__(_dl_find_object) _dl_find_object __attribute__((weak));
+
 /* What one unwinder offers, by where it is loaded. Written once, before `at`, by whoever has claimed the place. */
 static struct unwinder {
     _Atomic uintptr_t claimed, at; /* base of its module; 0: none yet */
@@ -85,7 +88,7 @@ static void fill(struct unwinder *u, const struct link_map *map)
 static const struct unwinder *unwinder_of(uintptr_t address)
 {
     struct dl_find_object where;
-    if (_dl_find_object((void *)address, &where) != 0)
+    if (_dl_find_object == NULL || _dl_find_object((void *)address, &where) != 0)
         return NULL;
     uintptr_t base = (uintptr_t)where.dlfo_map_start;
     for (struct unwinder *u = unwinders; u < unwinders + STILE__LANDINGS; u++) {
