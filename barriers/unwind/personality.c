@@ -15,8 +15,8 @@
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
 
-/* From glibc 2.35 on; before that exceptions take the barriers off the stack. */
-extern __typeof__(_dl_find_object) _dl_find_object __attribute__((weak));
+/* glibc's, from 2.35 on; NULL before that: then exceptions take the barriers off the stack. */
+static int (*find_object)(void *, struct dl_find_object *);
 
 /* What one unwinder offers, by where it is loaded. Written once, before `at`, by whoever has claimed the place. */
 static struct unwinder {
@@ -88,7 +88,7 @@ static void fill(struct unwinder *u, const struct link_map *map)
 static const struct unwinder *unwinder_of(uintptr_t address)
 {
     struct dl_find_object where;
-    if (_dl_find_object == NULL || _dl_find_object((void *)address, &where) != 0)
+    if (find_object == NULL || find_object((void *)address, &where) != 0)
         return NULL;
     uintptr_t base = (uintptr_t)where.dlfo_map_start;
     for (struct unwinder *u = unwinders; u < unwinders + STILE__LANDINGS; u++) {
@@ -138,6 +138,7 @@ static void take_off(struct stile__region *r, uint32_t stub)
 
 void stile__barrier_personality_set(void)
 {
+    find_object = (int (*)(void *, struct dl_find_object *))(uintptr_t)dlsym(RTLD_DEFAULT, "_dl_find_object");
     stile__barrier_personality_at = stile__barrier_personality;
 }
 
