@@ -113,6 +113,15 @@ bool stile__barriers_begin(struct stile__barriers *b, uint64_t session, const st
     return !atomic_load_explicit(&never, memory_order_relaxed);
 }
 
+uint32_t stile__barrier_above(const struct stile__barriers *b, uint64_t sp)
+{
+    for (uint32_t stub = b->first; stub != STILE__STUB_NONE; stub = entry(stub)->next)
+        if (entry(stub)->slot >= sp && stile__barrier_trusted(b, stub, entry(stub)->slot) &&
+            *(const uint64_t *)entry(stub)->slot == stile__stub_address(stub))
+            return stub;
+    return STILE__STUB_NONE;
+}
+
 bool stile__barrier_propose(struct stile__barriers *b, uint64_t slot, uint64_t ra, uint32_t depth)
 {
     uint32_t stub = idle_take(b);

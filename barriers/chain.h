@@ -64,6 +64,10 @@ static inline bool stile__barrier_trusted(const struct stile__barriers *b, uint3
            !atomic_load_explicit(&e->hit, memory_order_relaxed);
 }
 
+/* The youngest barrier that stands above a stack pointer, on the thread's own stack, or STILE__STUB_NONE. Its frame may have
+ * been left without a return: whoever trusts it has to come to its slot. */
+uint32_t stile__barrier_above(const struct stile__barriers *b, uint64_t sp);
+
 /* The walk has found an interrupted context inside a stub. Returns where that goes on. */
 static inline uint64_t stile__barrier_inside(struct stile__barriers *b, uint32_t stub)
 {

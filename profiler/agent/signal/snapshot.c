@@ -44,31 +44,64 @@ void stile__blocks_give_back(struct stile__session *s, struct stile__region *r, 
     }
 }
 
+/* The chain that is being written, and where it goes on. */
+struct chain {
+    struct stile__session *s;
+    struct stile__region *r;
+    uint32_t *link;
+    struct stile__block *block;
+};
+
+/* Appends bytes, without gaps. Returns how many there was room for. */
+static uint64_t append(struct chain *c, const void *from, uint64_t n)
+{
+    uint64_t done = 0;
+    while (done < n) {
+        if (c->block == NULL || c->block->used == STILE__BLOCK_DATA) {
+            uint32_t i = stile__block_take(c->s, c->r, (uint32_t)stile__thread.id);
+            if (i == STILE__BLOCK_NONE)
+                break;
+            c->block = stile__region_block(c->r, c->s->size, i);
+            c->block->next = STILE__BLOCK_NONE;
+            c->block->used = 0;
+            *c->link = i;
+            c->link = &c->block->next;
+        }
+        uint64_t room = STILE__BLOCK_DATA - c->block->used, part = n - done < room ? n - done : room;
+        copy(c->block->data + c->block->used, (const char *)from + done, part);
+        c->block->used += (uint32_t)part;
+        done += part;
+    }
+    return done;
+}
+
+/* What the stubs on a stack stand for: whoever walks the copy cannot ask the program. */
+static bool barriers_append(struct chain *c, uint64_t from, uint64_t end, struct stile__record *record)
+{
+    for (uint64_t at = (from + 7) & ~7ull; at + 8 <= end && record->n_barriers < STILE__STUBS; at += 8) {
+        uint32_t stub = stile__stub_of(*(const uint64_t *)at);
+        if (stub == STILE__STUB_NONE)
+            continue;
+        const struct stile__barrier_seen seen = {stub, stile__stub_ra(stub)};
+        if (append(c, &seen, sizeof seen) != sizeof seen)
+            return false;
+        record->n_barriers++;
+    }
+    return true;
+}
+
 enum stile__reason stile__snapshot_take(struct stile__session *s, struct stile__region *r, uint64_t from,
                                         uint64_t end, struct stile__record *record)
 {
     enum stile__reason reason = STILE__REASON_NONE;
-    uint64_t left = end - from;
-    if (left > STILE__SNAPSHOT_MAX) {
-        left = STILE__SNAPSHOT_MAX;
+    struct chain c = {s, r, &record->block, NULL};
+    if (end - from > STILE__SNAPSHOT_MAX) {
+        end = from + STILE__SNAPSHOT_MAX;
         reason = STILE__REASON_TRUNCATED;
     }
     record->stack_start = from;
-    uint32_t *link = &record->block;
-    while (left > 0) {
-        uint32_t i = stile__block_take(s, r, (uint32_t)stile__thread.id);
-        if (i == STILE__BLOCK_NONE)
-            return STILE__REASON_BUFFER_FULL;
-        struct stile__block *block = stile__region_block(r, s->size, i);
-        uint64_t n = left < STILE__BLOCK_DATA ? left : STILE__BLOCK_DATA;
-        *link = i;
-        link = &block->next;
-        block->next = STILE__BLOCK_NONE;
-        block->used = (uint32_t)n;
-        copy(block->data, (const void *)from, n);
-        record->stack_len += (uint32_t)n;
-        from += n;
-        left -= n;
-    }
+    record->stack_len = (uint32_t)append(&c, (const void *)from, end - from);
+    if (record->stack_len < end - from || !barriers_append(&c, from, end, record))
+        return STILE__REASON_BUFFER_FULL;
     return reason;
 }

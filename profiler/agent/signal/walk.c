@@ -425,6 +425,19 @@ static uint32_t registers_of_frame(const struct stile__walker *w, uint64_t *regs
            ~(1u << STILE__REG_RBP | 1u << STILE__REG_RSP | 1u << STILE__REG_RIP);
 }
 
+/* Where the stack need not be copied any more: beyond the slot of a barrier that can be trusted, if the walk that goes on in
+ * the copy comes to it as a return address. Else the end of the stack. */
+static uint64_t barrier_above(const struct stile__walker *w)
+{
+    if (w->barriers == NULL || !in_own_stack(w, w->rsp) || w->hi != w->stack->hi)
+        return w->hi;
+    uint32_t stub = stile__barrier_above(w->barriers, w->rsp);
+    if (stub == STILE__STUB_NONE)
+        return w->hi;
+    w->record->kept = stile__stub_entries[stub].kept;
+    return stile__stub_entries[stub].slot + sizeof(uint64_t);
+}
+
 /* Leaves the rest of the stack to the collector: from the last frame whose registers are all known, since what libunwind
  * needs is not known here; from the frame where the walk is stuck if that one is too far to copy all between. */
 static enum stile__reason rest_leave(struct stile__walker *w, enum stile__record_kind kind)
@@ -436,8 +449,9 @@ static enum stile__reason rest_leave(struct stile__walker *w, enum stile__record
     /* Of a stack whose end is not known nothing is copied: what lies above its frames may be unmapped this moment. */
     if (!w->end_known || (w->end_told && !stile__stack_readable(w)))
         return STILE__REASON_UNKNOWN_STACK;
+    const uint64_t end = kind == STILE__RECORD_SNAPSHOT ? barrier_above(w) : w->hi;
     bool far = kind == STILE__RECORD_SNAPSHOT && w->n - 1 > w->anchor.n &&
-               w->hi - rsp > STILE__SNAPSHOT_MAX - STILE__RED_ZONE;
+               end - rsp > STILE__SNAPSHOT_MAX - STILE__RED_ZONE;
     if (far)
         lost = registers_of_frame(w, regs);
     else
@@ -445,7 +459,9 @@ static enum stile__reason rest_leave(struct stile__walker *w, enum stile__record
             regs[i] = anchor_reg(w, i);
     rsp = regs[STILE__REG_RSP] - STILE__RED_ZONE;
     enum stile__reason reason =
-        stile__snapshot_take(w->s, w->r, rsp > w->floor ? rsp : w->floor, w->hi, record);
+        stile__snapshot_take(w->s, w->r, rsp > w->floor ? rsp : w->floor, end, record);
+    if (kind == STILE__RECORD_SNAPSHOT && reason != STILE__REASON_NONE)
+        record->kept = 0; /* the copy does not reach so far */
     if (record->block == STILE__BLOCK_NONE)
         return reason;
     record->kind = (uint8_t)kind;
