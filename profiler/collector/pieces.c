@@ -94,6 +94,7 @@ static void cut(struct process *p, uint64_t end_ns)
     memcpy(piece->reason_ticks, p->reason_ticks, sizeof piece->reason_ticks);
     memcpy(piece->reason_ns, p->reason_ns, sizeof piece->reason_ns);
     p->tree = fresh;
+    p->cuts++; /* mirrors find their nodes again */
     p->cut_cpu_ns += p->cpu_ns;
     p->ticks = p->cpu_ns = p->kernel_ns = p->signals = 0;
     memset(p->reason_ticks, 0, sizeof p->reason_ticks);

@@ -53,9 +53,13 @@ static const char *region_map(struct process *p, int fd)
     p->from_birth = p->region->from_birth != 0;
     p->depth = p->region->depth;
     p->debug = p->region->debug;
+    p->stubs = (struct stubs){p->region->stubs, p->region->stub_entries};
+    p->barriers = p->region->barriers;
+    /* Read again from shared memory: checked again. */
+    if (p->barriers >= STILE__BARRIERS_WISHES)
+        return "the region's wish for barriers is out of range";
     if (p->depth == 0)
         return "the region's depth is out of range";
-    /* Read again from shared memory: checked again. */
     return p->period_ns == 0 || p->hz == 0 || p->hz > STILE__REGION_HZ_MAX
                ? "the region's sampling rate is out of range"
                : NULL;
@@ -130,6 +134,12 @@ struct process *process_new(const struct stile__hello *hello, const int *fds, pi
     return p;
 }
 
+static void mirrors_free(struct process *p)
+{
+    for (uint32_t i = 0; i < p->n_threads; i++)
+        mirror_free(&p->threads[i].mirror);
+}
+
 void process_free(struct process *p)
 {
     if (p->origin != NULL) { /* the rest is its origin's */
@@ -151,6 +161,7 @@ void process_free(struct process *p)
     verify_free(&p->verify);
     mappings_free(&p->mappings);
     call_tree_free(&p->tree);
+    mirrors_free(p);
     free(p->threads);
     free(p->slots);
     close(p->pidfd);
@@ -256,6 +267,7 @@ void process_end(struct process *p)
     /* What only the walk needed; many processes may be waiting for their files. */
     unwinder_free(p->unwinder);
     p->unwinder = NULL;
+    mirrors_free(p);
     p->rules_bytes = rule_table_bytes(&p->rules);
     rule_table_close(&p->rules);
     free(p->slots);

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include "profiler/collector/call_tree.h"
+#include "profiler/collector/mirror.h"
 #include "profiler/collector/modules.h"
 #include "profiler/collector/rule_table.h"
 #include "profiler/collector/unwinder.h"
@@ -26,12 +27,22 @@ struct thread_seen {
     bool ended;
     uint64_t booked_ns; /* on its stacks, all pieces of the profile together */
     uint64_t used_ns;   /* by its own clock, once that is known; else 0 */
+    struct mirror mirror;
 };
+
+/* What became of barriers. */
+struct barrier_totals {
+    uint64_t placed, hit, retired, restored;
+};
+
+/* More in one tick is nonsense: numbers come from the program. */
+#define TICK_NS_MAX (3600ull * 1000000000u)
 
 /* What was last seen of a slot: its counters belong to the handler, so the collector takes differences. */
 struct slot_seen {
     uint32_t thread; /* 1 + index into threads of its present generation, or 0 */
     uint64_t lost_ticks, lost_ns, signals;
+    struct barrier_totals barriers;
 };
 
 enum process_state {
@@ -69,8 +80,11 @@ struct process {
     uint32_t unloads_seen; /* count of unloads before this drain */
     struct unwinder *unwinder;
     struct rule_table rules;
-    int64_t learn_left_ns;                         /* what this drain may still spend on learning */
-    uint32_t depth, debug;                         /* as the region had it when it was handed over */
+    int64_t learn_left_ns;           /* what this drain may still spend on learning */
+    uint32_t depth, debug, barriers; /* as the region had it when it was handed over */
+    struct stubs stubs;              /* the same */
+    struct barrier_totals barrier_totals;
+    uint64_t frames_saved;                         /* that samples kept of earlier ones */
     uint64_t frames_by_rules, frames_by_libunwind; /* frames sampled, by who found them; */
     uint64_t frames_unruled;                       /* of the latter, those that had no rule */
     uint64_t rules_bytes;                          /* that the table took at the end */
@@ -79,6 +93,7 @@ struct process {
     } walks[2]; /* with STILE__DEBUG_WALK_TIME: by rules alone, and with a snapshot */
     struct verify verify;
     struct call_tree tree;
+    uint32_t cuts; /* that the tree is after: its number */
 
     struct thread_seen *threads;
     uint32_t n_threads, cap_threads;

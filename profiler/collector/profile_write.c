@@ -279,6 +279,24 @@ static void walk_out(struct writer *w)
     }
 }
 
+/* What barriers did, and what it saved; of the whole process, as who found the frames is. */
+static void barriers_out(struct writer *w)
+{
+    static const char *const wishes[STILE__BARRIERS_WISHES] = {"off", "auto", "on", "all"};
+    const struct process *whole = w->whole;
+    const struct barrier_totals *b = &whole->barrier_totals;
+
+    if (whole->barriers == STILE__BARRIERS_OFF)
+        return;
+    comment(w,
+            "stack barriers: %s; placed %" PRIu64 ", hit %" PRIu64 ", retired %" PRIu64 ", restored %" PRIu64
+            "; frames saved %" PRIu64 " of %" PRIu64
+            "; samples without a stack because it was locked %" PRIu64,
+            wishes[whole->barriers], b->placed, b->hit, b->retired, b->restored, whole->frames_saved,
+            whole->frames_saved + whole->frames_by_rules + whole->frames_by_libunwind,
+            w->p->reason_ticks[STILE__REASON_STACK_LOCKED]);
+}
+
 static void comments_out(struct writer *w)
 {
     const struct process *p = w->p, *whole = w->whole;
@@ -300,6 +318,7 @@ static void comments_out(struct writer *w)
             atomic_load_explicit(&r->threads_unsampled, memory_order_relaxed),
             atomic_load_explicit(&r->clocks[STILE__CLOCK_NONE], memory_order_relaxed));
     walk_out(w);
+    barriers_out(w);
     comment(w, "stale signals: %" PRIu64, atomic_load_explicit(&r->stale_signals, memory_order_relaxed));
     if (whole->toggles)
         comment(w, "late: %" PRIu64 " ticks came after their piece was written", whole->late_ticks);

@@ -25,6 +25,13 @@ struct unwinder {
     uint32_t lost;                   /* bits of those that are not known */
     bool no_cfi;                     /* the last frame asked for has none */
     uint32_t asked;                  /* mapping whose tables are being read */
+    enum {
+        NO_STUB,
+        STUB_RETURN,
+        STUB_INTERRUPTED
+    } stub;                    /* what the last frame is, which is then not shown */
+    bool at_barrier;           /* the walk came to the snapshot's barrier */
+    uint64_t ra[STILE__STUBS]; /* where stubs go on, if the snapshot says it */
 };
 
 static int find_proc_info(unw_addr_space_t as, unw_word_t ip, unw_proc_info_t *pi, int need_unwind_info,
@@ -77,12 +84,22 @@ static bool stack_word(const struct snapshot *s, uint64_t address, uint64_t *wor
     return true;
 }
 
+/* An entry is its return address: the rest of it, and those of stubs that the snapshot does not tell of, are not to be had. */
+static bool entry_word(const struct unwinder *u, uint64_t offset, uint64_t *word)
+{
+    *word = u->ra[offset / STILE__STUB_ENTRY];
+    return offset % STILE__STUB_ENTRY == 0 && *word != 0;
+}
+
 static int access_mem(unw_addr_space_t as, unw_word_t address, unw_word_t *value, int write, void *arg)
 {
     const struct unwinder *u = arg;
     (void)as;
     if (write)
         return -UNW_EREADONLYREG;
+    uint64_t offset = address - u->snapshot->stubs.entries;
+    if (u->snapshot->stubs.entries != 0 && offset < (uint64_t)STILE__STUBS * STILE__STUB_ENTRY)
+        return entry_word(u, offset, value) ? 0 : -UNW_EINVAL;
     if (stack_word(u->snapshot, address, value) || mappings_read_word(u->mappings, u->asked, address, value))
         return 0;
     return -UNW_EINVAL;
@@ -150,15 +167,36 @@ void unwinder_free(struct unwinder *u)
     free(u);
 }
 
+/* Whether a stub with this stack pointer is the barrier with which the snapshot ends: its slot was just popped. */
+static bool is_last_barrier(const struct unwinder *u, uint64_t rsp)
+{
+    return u->snapshot->ends_at_barrier && rsp == u->snapshot->start + u->snapshot->len;
+}
+
+/* Where the stub goes on that is a return address, or 0. */
+static uint64_t stub_ra(const struct unwinder *u, uint64_t ret)
+{
+    uint64_t offset = ret - u->snapshot->stubs.first;
+    if (offset >= (uint64_t)STILE__STUBS * STILE__STUB_BYTES || offset % STILE__STUB_BYTES != 0)
+        return 0;
+    uint64_t ra = u->ra[offset / STILE__STUB_BYTES];
+    return stubs_have(&u->snapshot->stubs, ra - 1) ? 0 : ra; /* no stub leads to another */
+}
+
 /* One step by frame pointer. The frame must lie above the stack pointer within the snapshot; anything else is not a
  * frame. Whether the return address is code is not always known: pages of code made at run time are writable, not
  * executable, for moments, and one of those may be when the maps were read. */
 static bool frame_pointer_step(struct unwinder *u)
 {
     uint64_t rbp = u->regs[STILE__REG_RBP], next_rbp, ret;
-    if ((u->lost >> STILE__REG_RBP & 1) != 0 || rbp < u->regs[STILE__REG_RSP] || rbp % 8 != 0 ||
-        !stack_word(u->snapshot, rbp, &next_rbp) || !stack_word(u->snapshot, rbp + 8, &ret) ||
-        ret < ADDRESS_MIN || ret >= ADDRESS_MAX)
+    if (u->stub != NO_STUB || (u->lost >> STILE__REG_RBP & 1) != 0 || rbp < u->regs[STILE__REG_RSP] ||
+        rbp % 8 != 0 || !stack_word(u->snapshot, rbp, &next_rbp) || !stack_word(u->snapshot, rbp + 8, &ret))
+        return false;
+    if (stubs_have(&u->snapshot->stubs, ret - 1)) {
+        u->at_barrier = is_last_barrier(u, rbp + 16);
+        ret = u->at_barrier ? 0 : stub_ra(u, ret);
+    }
+    if (ret < ADDRESS_MIN || ret >= ADDRESS_MAX)
         return false;
     u->regs[STILE__REG_RSP] = rbp + 16;
     u->regs[STILE__REG_RBP] = next_rbp;
@@ -166,14 +204,15 @@ static bool frame_pointer_step(struct unwinder *u)
     return true;
 }
 
-/* Whether the stack has no room for a caller above this stack pointer. */
+/* Whether the stack has no room for a caller above this stack pointer. Above a barrier there are callers. */
 static bool is_the_end(const struct unwinder *u, uint64_t rsp)
 {
-    return rsp + 2 * sizeof(uint64_t) >= u->snapshot->start + u->snapshot->len;
+    return !u->snapshot->ends_at_barrier &&
+           rsp + 2 * sizeof(uint64_t) >= u->snapshot->start + u->snapshot->len;
 }
 
-/* Walks from u->regs as far as CFI goes. Returns true if that was the outermost frame. Appends all but the frame it
- * starts with, which the caller has appended; leaves in u->regs the frame without CFI otherwise. */
+/* Walks from u->regs as far as CFI goes. Returns true if that was the outermost frame, or the last barrier. Appends all but
+ * the frame it starts with, which the caller has appended; leaves in u->regs the frame without CFI otherwise. */
 static bool cfi_walk(struct unwinder *u, uint64_t *addresses, size_t *n, size_t max)
 {
     static const int kept[] = {UNW_X86_64_RBX, UNW_X86_64_RBP, UNW_X86_64_RSP, UNW_X86_64_R12,
@@ -197,7 +236,20 @@ static bool cfi_walk(struct unwinder *u, uint64_t *addresses, size_t *n, size_t 
             break;
         }
         /* libunwind says it of the frame that a signal interrupted. */
-        addresses[(*n)++] = unw_is_signal_frame(&cursor) > 0 ? ip : ip - 1;
+        const bool interrupted = unw_is_signal_frame(&cursor) > 0;
+        if (stubs_have(&u->snapshot->stubs, interrupted ? ip : ip - 1)) {
+            u->at_barrier =
+                !interrupted && unw_get_reg(&cursor, UNW_REG_SP, &value) == 0 && is_last_barrier(u, value);
+            if (u->at_barrier)
+                return true;
+            if (u->stub != NO_STUB) /* no stub leads to another: two that do could go on for ever */
+                break;
+            u->stub = interrupted ? STUB_INTERRUPTED : STUB_RETURN;
+            u->asked = mappings_find(u->mappings, ip); /* the step reads its code, even if its row is kept */
+            continue;
+        }
+        addresses[(*n)++] = interrupted || u->stub == STUB_INTERRUPTED ? ip : ip - 1;
+        u->stub = NO_STUB;
     }
     uint32_t lost = u->lost;
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
@@ -215,8 +267,8 @@ void unwinder_flush(struct unwinder *u)
     unw_flush_cache(u->space, 0, 0);
 }
 
-size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *addresses, size_t max,
-                     enum stile__reason *reason)
+static size_t walk(struct unwinder *u, const struct snapshot *s, uint64_t *addresses, size_t max,
+                   enum stile__reason *reason)
 {
     size_t n = 0;
 
@@ -227,10 +279,13 @@ size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *add
     u->snapshot = s;
     memcpy(u->regs, s->regs, sizeof u->regs);
     u->lost = s->lost;
-    addresses[n++] = u->regs[STILE__REG_RIP];
+    u->at_barrier = false;
+    u->stub = stubs_have(&s->stubs, u->regs[STILE__REG_RIP]) ? STUB_INTERRUPTED : NO_STUB;
+    if (u->stub == NO_STUB)
+        addresses[n++] = u->regs[STILE__REG_RIP];
     *reason = STILE__REASON_NONE;
     size_t known =
-        1; /* frames up to the last one in code that is known: only those are shown if the walk fails */
+        n; /* frames up to the last one in code that is known: only those are shown if the walk fails */
     while (!cfi_walk(u, addresses, &n, max)) {
         size_t last = n;
         while (last > known && mappings_find_ever(u->mappings, addresses[last - 1]) == MAPPING_NONE)
@@ -245,10 +300,30 @@ size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *add
             return n;
         /* Where there is CFI and it failed, rbp is anything: no guess. */
         if (!u->no_cfi || !frame_pointer_step(u)) {
+            if (u->at_barrier)
+                return n;
             *reason = STILE__REASON_NO_UNWIND_INFO;
             return known;
         }
         addresses[n++] = u->regs[STILE__REG_RIP];
     }
     return n;
+}
+
+size_t unwinder_walk(struct unwinder *u, const struct snapshot *s, uint64_t *addresses, size_t max,
+                     enum stile__reason *reason)
+{
+    for (size_t i = 0; i < s->n_barriers; i++)
+        if (s->barriers[i].stub < STILE__STUBS)
+            u->ra[s->barriers[i].stub] = s->barriers[i].ra;
+    size_t n = walk(u, s, addresses, max, reason);
+    for (size_t i = 0; i < s->n_barriers; i++)
+        if (s->barriers[i].stub < STILE__STUBS)
+            u->ra[s->barriers[i].stub] = 0;
+    return n;
+}
+
+bool unwinder_at_barrier(const struct unwinder *u)
+{
+    return u->at_barrier;
 }

@@ -28,6 +28,8 @@ const char *stile__region_check(const struct stile__region *r, uint64_t file_siz
         return "the region's sampling rate is out of range";
     if (r->depth == 0 || r->depth > STILE__DEPTH_MAX)
         return "the region's depth is out of range";
+    if (r->barriers >= STILE__BARRIERS_WISHES)
+        return "the region's wish for barriers is out of range";
     if (r->interval_ns != 0 &&
         (r->interval_ns < STILE__INTERVAL_NS_MIN || r->interval_ns > STILE__INTERVAL_NS_MAX))
         return "the region's interval is out of range";

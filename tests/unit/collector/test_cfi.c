@@ -78,6 +78,8 @@ FUNCTION(plt_32, CFA_IS(11, "0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x3b, 0x2a, 0x35, 0x2
 FUNCTION(outermost, ".cfi_undefined rip")
 FUNCTION(ra_elsewhere, ".cfi_offset rip, -16")
 FUNCTION(ra_at_cfa, ".cfi_offset rip, 0")
+FUNCTION(a_stub, ".cfi_def_cfa_offset 0\n" REG_AT(
+                     16, 13, "0x80, 0x00, 0x09, 0xf0, 0x1a, 0x12, 0x23, 0x09, 0x94, 0x04, 0x22, 0x23, 0x0d"))
 FUNCTION(ra_in_rdx, ".cfi_register rip, rdx")
 FUNCTION(ra_is_computed, REG_IS(16, 2, RBP_0))
 FUNCTION(ra_in_memory, REG_AT(16, 2, "0x77, 0"))
@@ -178,6 +180,7 @@ static void test_by_hand(void **state)
         CASE(outermost, RULE(END, 0, 0, 0)),
         CASE(ra_elsewhere, OTHER),
         CASE(ra_at_cfa, OTHER),
+        CASE(a_stub, OTHER),
         CASE(ra_in_rdx, OTHER),
         CASE(ra_is_computed, OTHER),
         CASE(ra_in_memory, OTHER),

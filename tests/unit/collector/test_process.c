@@ -103,6 +103,45 @@ static void test_counters(void **state)
     assert_int_equal(h.process->cpu_ns, 50000000);
 }
 
+/* What became of barriers, by thread: taken once, and from zero for the next thread of the slot. */
+static void test_barrier_counts(void **state)
+{
+    const struct barrier_totals *b = &h.process->barrier_totals;
+    struct stile__barrier_counts *c = &stile__region_memo(h.region, h.process->size, 0)->barriers;
+    (void)state;
+    atomic_store(&h.slot->signals, 1);
+    atomic_store(&c->placed, 10);
+    process_drain(h.process);
+    assert_int_equal(b->placed, 0); /* there are none */
+    h.process->barriers = STILE__BARRIERS_ON;
+    atomic_store(&c->hit, 5);
+    atomic_store(&c->retired, 3);
+    atomic_store(&c->restored, 2);
+    process_drain(h.process);
+    process_drain(h.process);
+    assert_int_equal(b->placed, 10);
+    assert_int_equal(b->hit, 5);
+    assert_int_equal(b->retired, 3);
+    assert_int_equal(b->restored, 2);
+    atomic_store(&c->placed, 11);
+    atomic_store(&c->restored, 3);
+    atomic_store(&h.slot->state, STILE__SLOT_EXITED);
+    process_drain(h.process);
+    assert_int_equal(b->placed, 11);
+    assert_int_equal(b->restored, 3);
+    atomic_store(&h.slot->generation, 2);
+    atomic_store(&c->placed, 4);
+    atomic_store(&c->hit, 0);
+    atomic_store(&c->retired, 0);
+    atomic_store(&c->restored, 1);
+    atomic_store(&h.slot->state, STILE__SLOT_LIVE);
+    process_drain(h.process);
+    assert_int_equal(b->placed, 15);
+    assert_int_equal(b->hit, 5);
+    assert_int_equal(b->retired, 3);
+    assert_int_equal(b->restored, 4);
+}
+
 /* A program that says it used more time than it did is not believed. */
 static void test_more_time_than_there_is(void **state)
 {
@@ -330,6 +369,8 @@ static void test_scribbling(void **state)
     uint64_t numbers = 10;
     unsigned survived = 0;
     (void)state;
+    h.process->stubs = (struct stubs){code() - 1000, code()};
+    h.process->barriers = STILE__BARRIERS_ALL;
     for (unsigned round = 0; round < (UNDER_SANITIZER ? 2000u : 10000u); round++) {
         for (uint32_t i = 0; i < 4; i++) {
             struct stile__slot *slot = stile__region_slot(h.region, i);
@@ -351,7 +392,8 @@ static void test_scribbling(void **state)
             r->reason = 0;
             r->block = i < 2 ? i : STILE__BLOCK_NONE;
             r->stack_len %= STILE__SNAPSHOT_MAX + 1;
-            r->kept %= 64; /* of what other rounds have left */
+            r->kept = next_number(&numbers) % 2 == 0 ? r->kept % 64 : 0; /* of what other rounds have left */
+            r->flags = (uint8_t)next_number(&numbers) & (STILE__IN_KERNEL | STILE__IS_BASE);
             r->n_barriers = i < 2 ? r->n_barriers % (STILE__STUBS + 1) : 0;
             stile__ring_commit(&slot->head, commit);
         }
@@ -382,6 +424,11 @@ static void test_regions_that_cannot_be(void **state)
     assert_string_equal(why, "the region's sampling rate is out of range");
     region->hz = 1;
     region->period_ns = 1;
+    region->depth = 1;
+    region->barriers = STILE__BARRIERS_WISHES;
+    hand_made_descriptors(fd, fds);
+    assert_null(process_new(&hello, fds, getpid(), &why));
+    assert_string_equal(why, "the region's wish for barriers is out of range");
     region->magic++;
     hand_made_descriptors(fd, fds);
     assert_null(process_new(&hello, fds, getpid(), &why));
@@ -420,6 +467,7 @@ int main(void)
         TEST(test_ticks_arrive),
         TEST(test_a_ring_goes_round),
         TEST(test_counters),
+        TEST(test_barrier_counts),
         TEST(test_more_time_than_there_is),
         TEST(test_a_slot_used_again),
         TEST(test_snapshots),

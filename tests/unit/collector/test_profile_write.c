@@ -312,6 +312,35 @@ static void test_run_time_code(void **state)
     munmap(c.memfd, 4096);
 }
 
+/* What barriers did is told if there may be any. */
+static void test_barriers(void **state)
+{
+    struct stile__profile *p;
+    char err[512];
+    (void)state;
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
+    assert_int_equal(stile__profile_read(scratch_path("x.pb"), &p, err, sizeof err), 0);
+    assert_false(has_comment(p, "barriers"));
+    stile__profile_free(p);
+    h.process->barriers = STILE__BARRIERS_ALL;
+    h.process->barrier_totals = (struct barrier_totals){1234, 1200, 20, 3};
+    h.process->frames_saved = 45678;
+    h.process->frames_by_libunwind = 7;
+    hand_made_tick(&h, NULL, 0, STILE__REASON_STACK_LOCKED, 5);
+    process_drain(h.process);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
+    assert_int_equal(stile__profile_read(scratch_path("x.pb"), &p, err, sizeof err), 0);
+    assert_true(has_comment(p, "stack barriers: all; placed 1234, hit 1200, retired 20, restored 3; "
+                               "frames saved 45678 of 45689; "
+                               "samples without a stack because it was locked 5"));
+    stile__profile_free(p);
+    h.process->barriers = STILE__BARRIERS_AUTO;
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
+    assert_int_equal(stile__profile_read(scratch_path("x.pb"), &p, err, sizeof err), 0);
+    assert_true(has_comment(p, "stack barriers: auto; placed"));
+    stile__profile_free(p);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -320,7 +349,7 @@ int main(void)
         TEST(test_a_file),          TEST(test_replaces_a_file),
         TEST(test_planted_links),   TEST(test_where_no_file_can_be),
         TEST(test_too_little_room), TEST(test_disk_full),
-        TEST(test_run_time_code),
+        TEST(test_run_time_code),   TEST(test_barriers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
 /* collector/unwinder.c: stacks of this very program, walked as if from outside. */
 #include "tests/unit/support.h"
+#include "tests/unit/collector/place.h"
 
 #include <execinfo.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,46 +11,10 @@
 
 #include "profiler/collector/unwinder.h"
 
-#define FRAMES 256
-
 static struct mapping_table mappings;
 static struct unwinder *unwinder;
 
-/* What a place in a program looks like. */
-static struct place {
-    struct snapshot snapshot;
-    uint8_t bytes[1 << 16];
-    void *expected[FRAMES]; /* by backtrace(): return addresses, the leaf's own first */
-    int n_expected;
-} here, in_handler, interrupted;
-
-/* Other frames' memory: past every sanitizer. */
-static void copy(void *to, const void *from, size_t n)
-{
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n)::"memory");
-}
-
-static void place_fill(struct place *p, const ucontext_t *uc)
-{
-    static const uint8_t order[STILE__REG_COUNT] = {REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI,
-                                                    REG_RBP, REG_RSP, REG_R8,  REG_R9,  REG_R10, REG_R11,
-                                                    REG_R12, REG_R13, REG_R14, REG_R15, REG_RIP};
-    pthread_attr_t attr;
-    void *low;
-    size_t size;
-
-    pthread_getattr_np(pthread_self(), &attr);
-    pthread_attr_getstack(&attr, &low, &size);
-    pthread_attr_destroy(&attr);
-    for (int i = 0; i < STILE__REG_COUNT; i++)
-        p->snapshot.regs[i] = (uint64_t)uc->uc_mcontext.gregs[order[i]];
-    p->snapshot.start = p->snapshot.regs[STILE__REG_RSP] - 128;
-    p->snapshot.len = (uintptr_t)low + size - p->snapshot.start;
-    p->snapshot.bytes = p->bytes;
-    if (p->snapshot.len > sizeof p->bytes)
-        p->snapshot.len = sizeof p->bytes;
-    copy(p->bytes, (const void *)p->snapshot.start, p->snapshot.len);
-}
+static struct place here, in_handler, interrupted;
 
 static void on_signal(int signal, siginfo_t *info, void *context)
 {
@@ -58,7 +22,7 @@ static void on_signal(int signal, siginfo_t *info, void *context)
     (void)signal;
     (void)info;
     place_fill(&interrupted, context);
-    in_handler.n_expected = backtrace(in_handler.expected, FRAMES);
+    in_handler.n_expected = backtrace(in_handler.expected, PLACE_FRAMES);
     getcontext(&uc);
     place_fill(&in_handler, &uc);
 }
@@ -68,7 +32,7 @@ static volatile int sink;
 __attribute__((noinline)) static void leaf(void)
 {
     ucontext_t uc;
-    here.n_expected = backtrace(here.expected, FRAMES);
+    here.n_expected = backtrace(here.expected, PLACE_FRAMES);
     getcontext(&uc);
     place_fill(&here, &uc);
     raise(SIGUSR1);
@@ -127,12 +91,12 @@ static void *const *expected(const struct place *p, size_t n)
 
 static size_t walk(const struct place *p, uint64_t *addresses, enum stile__reason *reason)
 {
-    return unwinder_walk(unwinder, &p->snapshot, addresses, FRAMES, reason);
+    return unwinder_walk(unwinder, &p->snapshot, addresses, PLACE_FRAMES, reason);
 }
 
 static void test_nested_calls(void **state)
 {
-    uint64_t addresses[FRAMES];
+    uint64_t addresses[PLACE_FRAMES];
     enum stile__reason reason;
 
     (void)state;
@@ -150,7 +114,7 @@ static void test_nested_calls(void **state)
 
 static void test_from_a_handler(void **state)
 {
-    uint64_t addresses[FRAMES], rip = interrupted.snapshot.regs[STILE__REG_RIP];
+    uint64_t addresses[PLACE_FRAMES], rip = interrupted.snapshot.regs[STILE__REG_RIP];
     enum stile__reason reason;
     unsigned interruptions = 0;
 
@@ -170,7 +134,7 @@ static void test_from_a_handler(void **state)
 
 static void test_what_a_handler_interrupted(void **state)
 {
-    uint64_t addresses[FRAMES], from_handler[FRAMES];
+    uint64_t addresses[PLACE_FRAMES], from_handler[PLACE_FRAMES];
     enum stile__reason reason;
 
     (void)state;
@@ -183,7 +147,7 @@ static void test_what_a_handler_interrupted(void **state)
 
 static void test_truncated_snapshot(void **state)
 {
-    uint64_t whole[FRAMES], addresses[FRAMES];
+    uint64_t whole[PLACE_FRAMES], addresses[PLACE_FRAMES];
     enum stile__reason reason;
     struct place cut;
 
@@ -211,7 +175,7 @@ static void test_truncated_snapshot(void **state)
 static void test_a_caller_that_is_no_code(void **state)
 {
     const uint64_t no_code = 0x123456789000;
-    uint64_t whole[FRAMES], addresses[FRAMES];
+    uint64_t whole[PLACE_FRAMES], addresses[PLACE_FRAMES];
     enum stile__reason reason;
 
     (void)state;
@@ -255,7 +219,7 @@ static void test_the_loaders_first_frame(void **state)
 
 static void test_no_more_than_asked(void **state)
 {
-    uint64_t whole[FRAMES], addresses[8];
+    uint64_t whole[PLACE_FRAMES], addresses[8];
     enum stile__reason reason;
 
     (void)state;
@@ -272,7 +236,7 @@ static void test_no_more_than_asked(void **state)
 static void test_random_stacks(void **state)
 {
     static struct place p;
-    uint64_t addresses[FRAMES], numbers = 9;
+    uint64_t addresses[PLACE_FRAMES], numbers = 9;
     enum stile__reason reason;
 
     (void)state;
@@ -293,7 +257,7 @@ static void test_random_stacks(void **state)
             if (next_number(&numbers) % 4 == 0)
                 p.snapshot.regs[i] = words[next_number(&numbers) % 512];
         size_t n = walk(&p, addresses, &reason);
-        assert_true(n >= 1 && n <= FRAMES);
+        assert_true(n >= 1 && n <= PLACE_FRAMES);
         assert_true(reason == STILE__REASON_NONE || reason == STILE__REASON_NO_UNWIND_INFO ||
                     reason == STILE__REASON_TRUNCATED);
     }

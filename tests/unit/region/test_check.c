@@ -103,6 +103,8 @@ static void test_region_errors(void **state)
     refused("the region's depth is out of range");
     region.depth = STILE__DEPTH_MAX + 1;
     refused("the region's depth is out of range");
+    region.barriers = STILE__BARRIERS_WISHES;
+    refused("the region's wish for barriers is out of range");
     region.period_ns = 0;
     refused(period);
     region.hz = 0;
