@@ -73,15 +73,16 @@ stile__stubs:
 stile__stub_entries:
         .skip   STUBS * ENTRY
 
-/* The personality routine, and where the landings go on: for each unwinder its own. Set by personality.c. */
-        .section .bss.stile__landings, "aw", @nobits
+/* The personality routine, and where the landings go on: for each unwinder its own. Set by personality.c. In the file, as
+ * unwinders of other processes' stacks read them there. */
+        .section .data.stile__landings, "aw", @progbits
         .balign 8
         .globl  stile__barrier_personality_at
         .hidden stile__barrier_personality_at
         .type   stile__barrier_personality_at, @object
         .size   stile__barrier_personality_at, 8
 stile__barrier_personality_at:
-        .skip   8
+        .quad   0
         .globl  stile__landing_resumes
         .hidden stile__landing_resumes
         .type   stile__landing_resumes, @object
