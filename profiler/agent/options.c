@@ -80,23 +80,45 @@ static int number_read(const struct option *opt, unsigned *value)
     return 0;
 }
 
+/* The number of the word that a variable says, 0 without the variable. list: the words, for people. */
+static int word_read(const char *name, const char *const *words, unsigned n, const char *list,
+                     unsigned *number)
+{
+    const char *text = secure_getenv(name);
+
+    *number = 0;
+    if (text == NULL)
+        return 0;
+    for (unsigned i = 0; i < n; i++)
+        if (strcmp(text, words[i]) == 0) {
+            *number = i;
+            return 0;
+        }
+    stile__log("%s=%s is not %s; running without a profile", name, text, list);
+    return -EINVAL;
+}
+
 static int clock_read(enum stile__clock_wish *wish)
 {
     static const char *const words[] = {[STILE__CLOCK_WISH_AUTO] = "auto",
                                         [STILE__CLOCK_WISH_PERF] = "perf",
                                         [STILE__CLOCK_WISH_TIMER] = "timer"};
-    const char *text = secure_getenv("PROFILE_CLOCK");
+    unsigned number;
+    int err = word_read("PROFILE_CLOCK", words, sizeof words / sizeof *words, "auto, perf or timer", &number);
+    *wish = (enum stile__clock_wish)number;
+    return err;
+}
 
-    *wish = STILE__CLOCK_WISH_AUTO;
-    if (text == NULL)
-        return 0;
-    for (unsigned i = 0; i < sizeof words / sizeof *words; i++)
-        if (strcmp(text, words[i]) == 0) {
-            *wish = (enum stile__clock_wish)i;
-            return 0;
-        }
-    stile__log("PROFILE_CLOCK=%s is not auto, perf or timer; running without a profile", text);
-    return -EINVAL;
+static int barriers_read(enum stile__barriers_wish *wish)
+{
+    static const char *const words[STILE__BARRIERS_WISHES] = {[STILE__BARRIERS_OFF] = "off",
+                                                              [STILE__BARRIERS_AUTO] = "auto",
+                                                              [STILE__BARRIERS_ON] = "on",
+                                                              [STILE__BARRIERS_ALL] = "all"};
+    unsigned number;
+    int err = word_read("PROFILE_BARRIERS", words, STILE__BARRIERS_WISHES, "off, auto, on or all", &number);
+    *wish = (enum stile__barriers_wish)number;
+    return err;
 }
 
 /* One line about a value that is not in its option's range. */
@@ -224,6 +246,8 @@ int stile__options_surroundings(struct stile__options *o)
     int err = number_read(&table[OPTION_DEPTH], &o->depth);
     if (err == 0)
         err = debug_read(&o->debug);
+    if (err == 0)
+        err = barriers_read(&o->barriers);
     if (err != 0)
         return err;
     const char *text = secure_getenv("PROFILE_COLLECTOR");

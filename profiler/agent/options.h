@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "profiler/region/layout.h"
+
 #define STILE__HZ_MAX 20000
 
 enum stile__clock_wish {
@@ -25,6 +27,7 @@ struct stile__options {
     uint64_t interval_ns; /* a file each; 0: one at the end */
     uint32_t depth;       /* frames of a sample at most */
     uint32_t debug;       /* STILE__DEBUG bits */
+    enum stile__barriers_wish barriers;
 };
 
 /* What PROFILE_INTERVAL may say: 60, 500ms, 10s, 5m, 1h. Sets *ns. Returns 0 or -EINVAL. */
@@ -36,7 +39,7 @@ int stile__options_interval_parse(const char *text, uint64_t *ns);
 int stile__options_read(struct stile__options *o);
 
 /* Reads what holds for profiles that the program starts itself, too: where the collector is, how deep a sample may be,
- * what is checked. Normal context. Returns 0 or -EINVAL after one line. */
+ * what is checked, where barriers stand. Normal context. Returns 0 or -EINVAL after one line. */
 int stile__options_surroundings(struct stile__options *o);
 
 /* Whether a path names a profile: ends in .pb or .pb.gz. */

@@ -64,6 +64,7 @@ static void region_fill(struct stile__region *r, const struct stile__options *o,
     r->toggle = o->toggle;
     r->depth = o->depth;
     r->debug = o->debug;
+    r->barriers = o->barriers;
     atomic_store_explicit(&r->rules_unloads, STILE__RULES_NONE, memory_order_relaxed);
     r->period_ns = 1000000000u / o->hz;
     r->start_unix_ns = stile__clock_now(CLOCK_REALTIME);

@@ -53,6 +53,20 @@ def test_depth_that_is_none(out, depth):
     assert list(out.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("barriers", ["", "1", "ON", "on ", "yes", "on,all"])
+def test_barriers_that_are_none(out, barriers):
+    r = harness.run(app(), profile=out, env={"PROFILE_BARRIERS": barriers})
+    assert_unprofiled(r, f"PROFILE_BARRIERS={barriers} is not off, auto, on or all")
+    assert list(out.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("barriers", ["off", "auto", "on", "all"])
+def test_barriers_that_are_some(out, barriers):
+    r = harness.run(app(), profile=out, env={"PROFILE_BARRIERS": barriers})
+    assert (r.status, r.err) == (7, b"")
+    pprof.valid(out)
+
+
 @pytest.mark.parametrize("where", ["/nonexistent/directory/out.pb.gz", "/proc/out.pb.gz", "/etc/passwd/out.pb.gz",
                                    "/dev/null/out.pb.gz"])
 def test_place_that_cannot_be_written(where):

@@ -24,6 +24,7 @@ static int fresh(void **state)
     unsetenv("PROFILE_INTERVAL");
     unsetenv("PROFILE_DEPTH");
     unsetenv("PROFILE_DEBUG");
+    unsetenv("PROFILE_BARRIERS");
     unsetenv("STILE_ROOT");
     return 0;
 }
@@ -259,6 +260,36 @@ static void test_debugging(void **state)
     }
 }
 
+static void test_barriers(void **state)
+{
+    static const struct {
+        const char *text;
+        enum stile__barriers_wish wish;
+    } good[] = {{"off", STILE__BARRIERS_OFF},
+                {"auto", STILE__BARRIERS_AUTO},
+                {"on", STILE__BARRIERS_ON},
+                {"all", STILE__BARRIERS_ALL}};
+    static const char *const bad[] = {"", "1", "0", "ON", "on ", "on,all", "none", "allx", "of"};
+    (void)state;
+    setenv("PROFILE", "x.pb.gz", 1);
+    o.barriers = STILE__BARRIERS_ALL;
+    silently(1);
+    assert_int_equal(o.barriers, STILE__BARRIERS_OFF);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        setenv("PROFILE_BARRIERS", good[i].text, 1);
+        silently(1);
+        assert_int_equal(o.barriers, good[i].wish);
+        o.barriers = STILE__BARRIERS_WISHES;
+        assert_int_equal(stile__options_surroundings(&o), 0); /* without PROFILE, too */
+        assert_int_equal(o.barriers, good[i].wish);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        setenv("PROFILE_BARRIERS", bad[i], 1);
+        complains("PROFILE_BARRIERS=");
+        assert_int_equal(stile__options_surroundings(&o), -EINVAL);
+    }
+}
+
 static void test_too_long(void **state)
 {
     static char name[PATH_MAX + 64];
@@ -324,6 +355,7 @@ int main(void)
         cmocka_unit_test_setup(test_intervals, fresh),
         cmocka_unit_test_setup(test_depths, fresh),
         cmocka_unit_test_setup(test_debugging, fresh),
+        cmocka_unit_test_setup(test_barriers, fresh),
         cmocka_unit_test_setup(test_too_long, fresh),
         cmocka_unit_test_setup(test_profile_set, fresh),
     };
