@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "cli/commands.h"
+#include "cli/comments.h"
 #include "cli/preload.h"
 #include "profiler/agent/options.h"
 #include "profiler/agent/target.h"
@@ -29,8 +30,8 @@
 #define PATIENCE_MS 3000 /* between two reports of the collector, which come twice a second */
 
 static const char usage[] =
-    "usage: stile record [-o FILE] [-F HZ] [--interval TIME] [--toggle SIGNAL] [--signal SIGNAL] [--]\n"
-    "                    COMMAND [ARGUMENT...]\n"
+    "usage: stile record [-o FILE] [-F HZ] [--interval TIME] [--toggle SIGNAL] [--signal SIGNAL]\n"
+    "                    [--verbose] [--] COMMAND [ARGUMENT...]\n"
     "\n"
     "Runs COMMAND and writes a CPU profile of it, whichever way it ends. Its terminal, signals, output and "
     "exit\n"
@@ -46,17 +47,19 @@ static const char usage[] =
     "on or\n"
     "                         off, and each part is a file\n"
     "  -s, --signal SIGNAL    profile with this signal, for a COMMAND that uses SIGPROF itself\n"
+    "  -v, --verbose          print the comments of the files as well: what the profiler counted\n"
     "  -h, --help             this text\n";
 
 struct run {
     struct stile__options options;          /* profile and hz */
     const char *interval, *toggle, *signal; /* as they were given, or NULL */
+    bool verbose;
     char **command;
     char name[STILE__NAME_MAX]; /* the collector's */
     int client;                 /* socket to it, -1 once it is gone */
     pid_t pid;
     struct stile__status status;
-    struct timespec start;
+    struct timespec start, start_of_files; /* by CLOCK_MONOTONIC, and by the clock that files have */
 };
 
 static volatile sig_atomic_t forward_to;
@@ -141,7 +144,9 @@ static int arguments_parse(int argc, char **argv, struct run *run)
             fputs(usage, stdout);
             return -1;
         }
-        if (option_is(argc, argv, &i, "-o", "--output", &value))
+        if (strcmp(argv[i], "-v") == 0 || strcmp(argv[i], "--verbose") == 0)
+            run->verbose = true;
+        else if (option_is(argc, argv, &i, "-o", "--output", &value))
             output = value;
         else if (option_is(argc, argv, &i, "-F", "--frequency", &value)) {
             if (frequency_parse(value, &run->options.hz) != 0)
@@ -240,6 +245,7 @@ static int command_start(struct run *run, const char *preload)
     sigfillset(&held);
     sigprocmask(SIG_SETMASK, &held, &mask);
     clock_gettime(CLOCK_MONOTONIC, &run->start);
+    clock_gettime(CLOCK_REALTIME_COARSE, &run->start_of_files);
     run->pid = fork();
     if (run->pid == 0)
         command_exec(run, preload, &mask, report[1]);
@@ -393,6 +399,8 @@ static void summary_print(const struct run *run)
             fprintf(stderr, "stile: %s %.2f s\n", stile__reason_name((enum stile__reason)i),
                     (double)s->bracketed_ns[i] / 1e9);
     files_print(run);
+    if (run->verbose && s->files != 0)
+        stile__comments_print(stderr, run->options.profile, s->path, &run->start_of_files);
 }
 
 /* Ends as the command ended, by the same signal if it was one. */

@@ -290,7 +290,7 @@ def test_help(arguments):
     if "top" in arguments:
         assert all(option in r.out for option in (b"-n", b"--cum", b"--lines"))
     if "record" in arguments:
-        assert all(option in r.out for option in (b"-o", b"-F"))
+        assert all(option in r.out for option in (b"-o", b"-F", b"--verbose"))
 
 
 def test_output_that_cannot_be_written():

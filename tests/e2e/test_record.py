@@ -134,6 +134,58 @@ def test_summary_names_the_reasons(out):
         assert reason.strip("[]") in r.err.decode(), (reason, ns)
 
 
+def comments_said(text):
+    """By file: what stands behind the line that names it."""
+    said = {}
+    for line in text.splitlines():
+        if line.startswith("stile: comments of "):
+            comments = said.setdefault(line.removeprefix("stile: comments of ").removesuffix(":"), [])
+        elif said:
+            comments.append(line)
+    return said
+
+
+def without_times(text):
+    """Nor lines that are there only where there was time of their kind."""
+    return re.sub(r"\d+(\.\d+)?", "N", re.sub(r"^stile: \[.*\n", "", text, flags=re.M))
+
+
+def test_verbose(out):
+    """The same as without it, and then the file's comments as they are. A file of an earlier run is none of this one."""
+    out.with_name("out.7.pb.gz").write_bytes(b"of an earlier run")
+    os.utime(out.with_name("out.7.pb.gz"), (1, 1))
+    argv = [harness.program("split"), "1", "500"]
+    plain = harness.run(command(out, argv)).err.decode()
+    assert not comments_said(plain)
+    r = harness.run(command(out, argv, "--verbose"))
+    text = r.err.decode()
+    assert r.status == 0 and r.out.startswith(b"{")
+    assert without_times(text).startswith(without_times(plain)), (plain, text)
+    assert comments_said(text) == {str(out): pprof.valid(out).comments}
+
+
+@pytest.mark.parametrize("name", ["out.pb.gz", "%e-%p.pb"])
+def test_verbose_of_several_files(out, name):
+    """Each file's, the first one's first."""
+    script = '"$@" || exit 1; "$@"; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'
+    r = harness.run(command(out.with_name(name), ["/bin/sh", "-c", script, "sh", harness.program("split"), "1", "300"],
+                            "-v"))
+    assert r.status == 0, r
+    said = comments_said(r.err.decode())
+    files = [str(f) for f in out.parent.iterdir()]
+    assert len(files) == 3 and sorted(said) == sorted(files)
+    assert {f: pprof.valid(f).comments for f in files} == said
+    first = re.search(r"wrote (\S+)", r.err.decode()).group(1)
+    assert next(iter(said)) == (first if "%" not in name else max(files, key=lambda f: "/sh-" in f or "/dash-" in f))
+
+
+def test_verbose_of_numbered_files(out):
+    r = harness.run(command(out, [harness.program("split"), "1", "700"], "-v", "--interval", "100ms"))
+    said = comments_said(r.err.decode())
+    assert [f.rpartition("/")[2] for f in said] == [f"out.{i + 1}.pb.gz" for i in range(len(said))]
+    assert {str(f) for f in out.parent.iterdir()} == set(said) and len(said) > 3
+
+
 def test_nothing_on_stdout(out):
     assert harness.run(command(out, ["true"])).out == b""
 
