@@ -172,14 +172,13 @@ struct asked {
 
 static void start(unsigned number, const struct asked *a)
 {
-    char depth[16], hz[32], clock[32], mode[32];
+    char depth[16], clock[32], mode[32];
     const char *argv[] = {program, a->way, depth, a->amount, a->cpu, NULL};
-    const char *env[] = {hz, clock, mode, a->time_walks ? "PROFILE_DEBUG=walktime=1" : NULL, NULL};
+    const char *env[] = {clock, mode, a->time_walks ? "PROFILE_DEBUG=walktime=1" : NULL, NULL};
     snprintf(depth, sizeof depth, "%u", a->depth);
-    snprintf(hz, sizeof hz, "PROFILE_HZ=%u", a->hz);
     snprintf(clock, sizeof clock, "PROFILE_CLOCK=%s", a->clock);
     snprintf(mode, sizeof mode, "PROFILE_BARRIERS=%s", a->mode);
-    runs_start(number, argv, env);
+    runs_start(number, a->hz, argv, env);
 }
 
 static bool take(unsigned number, const struct asked *a, struct taken *t)
@@ -287,7 +286,7 @@ static void cost(void)
 
 /* ---- the handler ---- */
 
-static void handler_measure(unsigned mode, unsigned depth)
+static double handler_run(unsigned mode, unsigned depth)
 {
     static double sending[TICK_ROUNDS], empty[TICK_ROUNDS], ours[TICK_ROUNDS];
     char rounds[16];
@@ -296,23 +295,32 @@ static void handler_measure(unsigned mode, unsigned depth)
     snprintf(rounds, sizeof rounds, "%d", TICK_ROUNDS);
     /* A timer's ticks are taken each; of perf's some would be let go by, as there are more than there is time. */
     if (!run(&(struct asked){"ticks", depths[depth], rounds, modes[mode], 20000, "timer", NULL, false}, &t))
-        return;
+        return NAN;
     for (const char *at = runs_output(0); n < TICK_ROUNDS; at += used, n++)
         if (sscanf(at, "%lf %lf %lf%n", &sending[n], &empty[n], &ours[n], &used) != 3)
             break;
     double call = runs_median(sending, (size_t)n);
-    all.handler[mode][depth] = (runs_median(ours, (size_t)n) - call) / (runs_median(empty, (size_t)n) - call);
+    return (runs_median(ours, (size_t)n) - call) / (runs_median(empty, (size_t)n) - call);
+}
+
+static void handler_measure(unsigned depth)
+{
+    double ratio[MODES][RUNS_MAX];
+    for (unsigned i = 0; i < runs; i++)
+        for (unsigned m = 0; m < MODES; m++)
+            ratio[m][i] = handler_run(m, depth);
+    for (unsigned m = 0; m < MODES; m++)
+        all.handler[m][depth] = runs_median(ratio[m], runs);
 }
 
 static void handler(void)
 {
-    printf(
-        "A whole tick: (our handler - sending) / (empty handler - sending), medians of %d ticks in turn; x: "
-        "by what it is at depth %u\n",
-        TICK_ROUNDS, depths[COMPARED_WITH]);
+    printf("A whole tick: (our handler - sending) / (empty handler - sending), medians of %d ticks in turn, "
+           "and of "
+           "%u runs;\nx: by what it is at depth %u\n",
+           TICK_ROUNDS, runs, depths[COMPARED_WITH]);
     for (unsigned d = 0; d < DEPTHS; d++)
-        for (unsigned m = 0; m < MODES; m++)
-            handler_measure(m, d);
+        handler_measure(d);
     table(all.handler, " %10.3f");
     break_even("a tick", all.handler);
 }

@@ -56,13 +56,11 @@ static void profile_take(const struct stile__profile *p, void *arg)
 static bool measure(unsigned way, unsigned rate, struct result *r)
 {
     double locked[RUNS_MAX], whole[RUNS_MAX], samples[RUNS_MAX], hits[RUNS_MAX];
-    char hz[32];
     const char *argv[] = {program, ways[way], RUN_MS, NULL};
-    const char *env[] = {hz, "PROFILE_CLOCK=perf", "PROFILE_BARRIERS=" MODE, NULL};
-    snprintf(hz, sizeof hz, "PROFILE_HZ=%u", rates[rate]);
+    const char *env[] = {"PROFILE_CLOCK=perf", "PROFILE_BARRIERS=" MODE, NULL};
     for (unsigned i = 0; i < runs; i++) {
         struct taken t = {0};
-        runs_start(0, argv, env);
+        runs_start(0, rates[rate], argv, env);
         if (!runs_wait(0) || runs_files(0, profile_take, &t) == 0 || t.samples == 0)
             return false;
         locked[i] = t.locked / t.samples;

@@ -10,8 +10,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define ARGS_MAX 8
+
 static char dir[] = "/tmp/stile-bench-XXXXXX";
-static char bin[PATH_MAX], library[PATH_MAX];
+static char bin[PATH_MAX], stile[PATH_MAX];
 static pid_t running[2];
 
 /* Of a run's number. */
@@ -33,9 +35,9 @@ bool runs_begin(void)
     }
     bin[n] = '\0';
     *strrchr(bin, '/') = '\0';
-    snprintf(path, sizeof path, "%s/../lib/libstile.so", bin);
-    if (realpath(path, library) == NULL) {
-        fputs("bench: the library is not built\n", stderr);
+    snprintf(path, sizeof path, "%s/stile", bin);
+    if (realpath(path, stile) == NULL) {
+        fputs("bench: stile is not built\n", stderr);
         runs_end();
         return false;
     }
@@ -68,25 +70,24 @@ const char *runs_program(const char *name)
     return found;
 }
 
-static void environment_set(unsigned number, const char *const *env)
+/* `stile record` waits for the files of children, too. */
+void runs_start(unsigned number, unsigned hz, const char *const *argv, const char *const *env)
 {
-    char profile[PATH_MAX + 32];
+    char profile[PATH_MAX + 32], rate[16];
+    const char *all[8 + ARGS_MAX] = {stile, "record", "-o", profile, "-F", rate, "--"};
+    for (size_t i = 0; i < ARGS_MAX && argv[i] != NULL; i++)
+        all[7 + i] = argv[i];
     snprintf(profile, sizeof profile, "%s/out.pb.gz", in_dir("profiles", number));
-    setenv("PROFILE", profile, 1);
-    setenv("LD_PRELOAD", library, 1);
-    for (; *env != NULL; env++)
-        putenv((char *)*env);
-}
-
-void runs_start(unsigned number, const char *const *argv, const char *const *env)
-{
+    snprintf(rate, sizeof rate, "%u", hz);
     runs_files(number, nothing, NULL);
     fflush(NULL);
     running[number] = fork();
     if (running[number] == 0) {
         dup2(open(in_dir("out", number), O_WRONLY | O_CREAT | O_TRUNC, 0600), STDOUT_FILENO);
-        environment_set(number, env);
-        execv(argv[0], (char *const *)argv);
+        dup2(open("/dev/null", O_WRONLY), STDERR_FILENO); /* its summary */
+        for (; *env != NULL; env++)
+            putenv((char *)*env);
+        execv(all[0], (char *const *)all);
         _exit(127);
     }
 }

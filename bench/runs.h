@@ -15,10 +15,10 @@ void runs_end(void);
 /* The path of a program that is there to be measured, for good. NULL if it is not built. */
 const char *runs_program(const char *name);
 
-/* Starts a command with a profile and more environment ("NAME=value", NULL-terminated). Two may run at a time, which have
+/* Starts a command with a profile at so many hertz and more environment ("NAME=value", NULL-terminated). Two may run at a time, which have
  * the numbers 0 and 1. */
-void runs_start(unsigned number, const char *const *argv, const char *const *env);
-/* Waits for it. True if it ended with 0 and left a profile. */
+void runs_start(unsigned number, unsigned hz, const char *const *argv, const char *const *env);
+/* Waits for it and all its files. True if it ended with 0 and left a profile. */
 bool runs_wait(unsigned number);
 
 /* What the command wrote to its standard output, up to the next call. */
