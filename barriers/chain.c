@@ -122,6 +122,13 @@ uint32_t stile__barrier_above(const struct stile__barriers *b, uint64_t sp)
     return STILE__STUB_NONE;
 }
 
+bool stile__barrier_worth(enum stile__barriers_wish wish, uint32_t depth, uint32_t n, uint32_t total)
+{
+    if (wish == STILE__BARRIERS_ALL)
+        return true;
+    return n - depth >= depth / NEAR_PART && (wish != STILE__BARRIERS_AUTO || total >= AUTO_DEPTH);
+}
+
 bool stile__barrier_propose(struct stile__barriers *b, uint64_t slot, uint64_t ra, uint32_t depth)
 {
     uint32_t stub = idle_take(b);
@@ -202,14 +209,12 @@ static void pending_place(struct stile__barriers *b, uint32_t n, uint32_t total,
                           enum stile__barriers_wish wish)
 {
     uint32_t *link = &b->pending, older = b->first;
-    bool all = wish == STILE__BARRIERS_ALL;
     while (*link != STILE__STUB_NONE) {
         uint32_t stub = *link;
         struct stile__stub_entry *e = entry(stub);
         uint64_t *slot = (uint64_t *)e->slot;
         uint32_t depth = e->kept;
-        if ((!all && n - depth < depth / NEAR_PART) || (wish == STILE__BARRIERS_AUTO && total < AUTO_DEPTH) ||
-            *slot != stile__stub_ra(stub)) {
+        if (!stile__barrier_worth(wish, depth, n, total) || *slot != stile__stub_ra(stub)) {
             *link = e->next;
             pending_drop(b, stub);
             continue;

@@ -77,6 +77,9 @@ static inline uint64_t stile__barrier_inside(struct stile__barriers *b, uint32_t
     return stile__stub_ra(stub);
 }
 
+/* Whether a barrier pays: as the depth-th of n frames walked, of total ones on the stack. */
+bool stile__barrier_worth(enum stile__barriers_wish wish, uint32_t depth, uint32_t n, uint32_t total);
+
 /* Proposes a barrier: the slot holds ra, and is the return address of the frame that is the depth-th from the leaf, counted
  * from 1. Deeper ones later. False: there is no stub to be had. */
 bool stile__barrier_propose(struct stile__barriers *b, uint64_t slot, uint64_t ra, uint32_t depth);

@@ -295,27 +295,36 @@ static inline bool rule_is_cfi(uint64_t rule)
     return op >= STILE__RULE_RSP && op <= STILE__RULE_DEREF_RBP;
 }
 
-/* The frame that was listed last has `rule` and returns to `ret`, if it is not 0: proposes a barrier in its slot if it is time
- * for one. It takes the caller's rule to know that, so what was found for the frame below is decided on now. */
+/* Proposes barriers in the places that were found, as far as that is worth it on a stack of so many frames. */
+static void places_propose(struct stile__walker *w, uint32_t total)
+{
+    for (uint32_t i = 0; i < w->n_places; i++) {
+        const struct stile__walker_place *p = &w->places[i];
+        const uint64_t ra = stile__stack_word(p->slot);
+        if (stile__barrier_worth(w->s->barriers, p->depth, w->n, total) && stile__call_precedes(ra) &&
+            !stile__barrier_propose(w->barriers, p->slot, ra, p->depth))
+            w->place_at = UINT32_MAX; /* there are no stubs */
+    }
+    w->n_places = 0;
+}
+
+/* The frame that was listed last has `rule` and returns to `ret`. Notes its slot as a place for a barrier if it is time for
+ * one. It takes the caller's rule to know that, so what was found for the frame below is decided on now. */
 static __attribute__((noinline)) void barrier_consider(struct stile__walker *w, const struct frame *f,
                                                        uint64_t rule, uint64_t slot, uint64_t ret)
 {
-    uint32_t n = w->n + (uint32_t)(f->out - w->out);
+    const uint32_t n = w->n + (uint32_t)(f->out - w->out);
+    const bool all = w->s->barriers == STILE__BARRIERS_ALL;
     if (w->candidate != 0 && (rule_is_cfi(rule) || stile__rule_op(rule) == STILE__RULE_END)) {
-        w->place_at = n;
-        if (stile__call_precedes(w->candidate_ra)) {
-            if (!stile__barrier_propose(w->barriers, w->candidate, w->candidate_ra, n - 1))
-                w->place_at = UINT32_MAX;
-            else if (w->s->barriers != STILE__BARRIERS_ALL)
-                w->place_at = 2 * (n - 1);
-        }
+        w->place_at = all ? n : 2 * (n - 1);
+        w->places[w->n_places++] = (struct stile__walker_place){w->candidate, n - 1};
+        if (w->n_places == STILE__WALKER_PLACES)
+            places_propose(w, UINT32_MAX); /* where all are worth it */
     }
-    w->candidate = 0;
-    if (n >= w->place_at && rule_is_cfi(rule) && in_own_stack(w, slot) &&
-        stile__stub_of(ret) == STILE__STUB_NONE) {
-        w->candidate = slot;
-        w->candidate_ra = ret;
-    }
+    w->candidate = n >= w->place_at && rule_is_cfi(rule) && in_own_stack(w, slot) &&
+                           stile__stub_of(ret) == STILE__STUB_NONE
+                       ? slot
+                       : 0;
 }
 
 /* Walks as far as it goes. On a stop, w is the last frame that was listed. What changes with each frame is in f, and in w
@@ -494,8 +503,10 @@ static enum stile__reason walk(struct stile__walker *w)
         w->record->kept = stile__stub_entries[w->barriers->stop].kept;
         __attribute__((fallthrough));
     case STOP_END:
-        if (w->barriers != NULL && in_own_stack(w, w->rsp))
+        if (w->barriers != NULL && in_own_stack(w, w->rsp)) {
             w->record->flags |= STILE__IS_BASE;
+            places_propose(w, w->n + w->record->kept);
+        }
         if (w->r->debug & STILE__DEBUG_VERIFY && w->at->regs[REG_RSP] >= w->floor &&
             w->at->regs[REG_RSP] < w->hi) { /* one stack, whatever signals interrupted on it */
             w->anchor = (struct stile__anchor){.n = 0, .regs = w->at->regs};
@@ -517,6 +528,7 @@ static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
     w->barriers = NULL;
     w->place_at = UINT32_MAX;
     w->candidate = 0;
+    w->n_places = 0;
     if (w->s->barriers == STILE__BARRIERS_OFF)
         return;
     const struct stile__barrier_place place = stile__barriers_place(t, w->at);

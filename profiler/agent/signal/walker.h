@@ -8,6 +8,8 @@
 #define STILE__ADDRESS_MAX (1ull << 48)
 #define STILE__CODE_MIN    65536u /* nothing is mapped below: vm.mmap_min_addr */
 
+#define STILE__WALKER_PLACES 24u /* at doubling distances more than any stack has */
+
 /* A frame all of whose registers are known: libunwind can start from it. */
 struct stile__anchor {
     uint32_t n;           /* frames below it */
@@ -40,8 +42,13 @@ struct stile__walker {
     uint32_t now_step;                             /* 1, or 0 where there is no room for more */
     uint32_t no_recursion;                         /* frames since then that were not among the last ones */
     struct stile__barriers *barriers;              /* of the stack, or NULL: there are none in this session */
-    uint32_t place_at;                /* frames after which a barrier may be proposed; UINT32_MAX: none */
-    uint64_t candidate, candidate_ra; /* a slot that its caller's rule decides on, or 0, and what it holds */
+    uint32_t place_at;  /* frames after which a barrier may be proposed; UINT32_MAX: none */
+    uint64_t candidate; /* a slot that its caller's rule decides on, or 0 */
+    uint32_t n_places;
+    struct stile__walker_place {
+        uint64_t slot;
+        uint32_t depth;             /* frames from the leaf to the one whose slot it is */
+    } places[STILE__WALKER_PLACES]; /* that will do for a barrier, if one is worth it: the walk's end tells */
 };
 
 /* Finds the stack that w->rsp is on, and sets what of it may be read. False: it cannot be read at all. */
