@@ -5,7 +5,12 @@
  * slot already; its caller's address lies in its entry, which is found from the operand of its own jump: from rip, which
  * may be at the second instruction, back to the stub's beginning (and -16), there the displacement at byte 9, relative to
  * byte 13. Unwinders look callers up by return address - 1, hence the pad in front. Entries lie above the stubs, so that the
- * displacement is positive, as deref_size extends by zeros. */
+ * displacement is positive, as deref_size extends by zeros.
+ *
+ * Some unwinders keep not rip itself but where it is saved: the slot. Whoever takes the stub off it while one of these is at
+ * the stub's frame (a tick, or the personality routine) leaves it with a return address instead. No return address lies in
+ * 16 bytes that begin as a stub does, since there is no call in them: so where they do not (bytes 0 and 1, 6 and 7), the
+ * caller's address is in the slot. */
 #define STUBS 16384
 #define ENTRY 32
 #define HIT   24
@@ -14,7 +19,14 @@
         .cfi_startproc
         .cfi_personality 0x9b, stile__barrier_personality_at
         .cfi_def_cfa %rsp, 0
-        .cfi_escape 0x10, 0x10, 0x0d, 0x80, 0x00, 0x09, 0xf0, 0x1a, 0x12, 0x23, 0x09, 0x94, 0x04, 0x22, 0x23, 0x0d
+        /* rip: expression of 42 bytes, with the CFA on its stack: breg16 0, const1s -16, and, */
+        .cfi_escape 0x10, 0x10, 0x2a, 0x80, 0x00, 0x09, 0xf0, 0x1a
+        /* dup, deref_size 2, const2u, ne, over, plus_uconst 6, deref_size 2, const2u, ne, or, bra 11, */
+        .cfi_escape 0x12, 0x94, 0x02, 0x0a, 0xc6, 0x05, 0x2e, 0x14, 0x23, 0x06, 0x94, 0x02, 0x0a, 0x01, 0xff, 0x2e, 0x21
+        .cfi_escape 0x28, 0x0b, 0x00
+        /* dup, plus_uconst 9, deref_size 4, plus, plus_uconst 13, skip 4, drop, const1u 8, minus,
+         * plus_uconst 0 (libdw jumps to instructions only, not to the end; LLVM has no nop) */
+        .cfi_escape 0x12, 0x23, 0x09, 0x94, 0x04, 0x22, 0x23, 0x0d, 0x2f, 0x04, 0x00, 0x13, 0x08, 0x08, 0x1c, 0x23, 0x00
         .balign 16
         .type   stile__stub_pool, @function
 stile__stub_pool_pad:
