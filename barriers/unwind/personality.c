@@ -27,6 +27,9 @@ static struct unwinder {
     void (*set_gr)(struct _Unwind_Context *, int, _Unwind_Word);
 } unwinders[STILE__LANDINGS];
 
+/* What a program finds by that name, or NULL. */
+static void (*shared_resume)(struct _Unwind_Exception *);
+
 /* Where a module's dynamic symbols are. */
 struct symbols {
     const Elf64_Sym *all;
@@ -136,9 +139,27 @@ static void take_off(struct stile__region *r, uint32_t stub)
     stile__thread_barriers_remove(&stile__thread, r);
 }
 
+/* An unwinder that cannot be named has come to a stub in its cleanup phase, since another one has searched, or no barrier was
+ * there then, and takes it for the frame that catches: it would end the program if that one let pass. The barriers are off
+ * the stack, and in this phase each frame that did not take the exception lets it pass again: so another unwinder goes on
+ * from here, with the exception's own books, which all of a kind share. Returns if there is none. */
+static void resume_by_another(struct _Unwind_Exception *exception)
+{
+    for (struct unwinder *u = unwinders; u < unwinders + STILE__LANDINGS; u++)
+        if (atomic_load_explicit(&u->at, memory_order_acquire) != 0 && u->complete)
+            stile__landing_resumes[u - unwinders](exception);
+    if (shared_resume != NULL)
+        shared_resume(exception);
+}
+
 void stile__barrier_personality_set(void)
 {
-    find_object = (int (*)(void *, struct dl_find_object *))(uintptr_t)dlsym(RTLD_DEFAULT, "_dl_find_object");
+    if (find_object == NULL || shared_resume == NULL) {
+        *(void **)&find_object = dlsym(RTLD_DEFAULT, "_dl_find_object");
+        *(void **)&shared_resume = dlsym(RTLD_DEFAULT, "_Unwind_Resume");
+        if (find_object == NULL || shared_resume == NULL)
+            dlerror(); /* the program has made no mistake */
+    }
     stile__barrier_personality_at = stile__barrier_personality;
 }
 
@@ -160,6 +181,8 @@ _Unwind_Reason_Code stile__barrier_personality(int version, _Unwind_Action actio
         /* What it finds after this are return addresses. A forced unwind has no other phase, and needs none. */
         stile__barriers_never();
         locked(take_off, stub);
+        if ((actions & _UA_HANDLER_FRAME) != 0 && (actions & _UA_FORCE_UNWIND) == 0)
+            resume_by_another(exception);
         return _URC_CONTINUE_UNWIND;
     }
     if ((actions & _UA_SEARCH_PHASE) != 0)
