@@ -49,12 +49,13 @@ stile__stub_pool:
         .globl  stile__landing_pool
         .hidden stile__landing_pool
         .type   stile__landing_pool, @function
-stile__landing_pool:
+        .set    stile__landing_pool, . + 16
         .set    k, 0
         .rept   8
         .cfi_startproc
         .cfi_def_cfa %rsp, 0
         .cfi_register %rip, %rdx
+        .skip   1, 0xcc /* some unwinders look interrupted instructions up as they do callers */
         .balign 16, 0xcc
         push    %rdx
         .cfi_def_cfa %rsp, 8
