@@ -198,11 +198,16 @@ static APART void ticking(void)
     if (taken == 0)
         return;
     for (uint64_t i = 0; i < asked; i++) {
-        uint64_t sending = ticked(&nothing, 0, &random);
-        uint64_t empty = ticked(&nothing, SIGPROF, &random);
-        printf("%llu %llu ", (unsigned long long)sending, (unsigned long long)empty);
-        printf("%llu\n", (unsigned long long)ticked(&profilers, SIGPROF, &random));
-        for (uint64_t start = cpu_ns(); cpu_ns() - start < 1500000u;)
+        uint64_t taken_by[3];
+        ticked(&nothing, SIGPROF,
+               &random); /* the kernel's way is warm for all three, each of which is first in turn */
+        ticked(&profilers, SIGPROF, &random);
+        for (uint64_t k = i; k < i + 3; k++)
+            taken_by[k % 3] = ticked(k % 3 == 2 ? &profilers : &nothing, k % 3 == 0 ? 0 : SIGPROF, &random);
+        printf("%llu %llu %llu\n", (unsigned long long)taken_by[0], (unsigned long long)taken_by[1],
+               (unsigned long long)taken_by[2]);
+        action_set(&profilers);
+        for (uint64_t start = cpu_ns(); cpu_ns() - start < 2000000u;)
             way(&random);
         nanosleep(&pause, NULL);
     }
