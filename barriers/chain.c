@@ -132,8 +132,10 @@ bool stile__barrier_worth(enum stile__barriers_wish wish, uint32_t depth, uint32
 bool stile__barrier_propose(struct stile__barriers *b, uint64_t slot, uint64_t ra, uint32_t depth)
 {
     uint32_t stub = idle_take(b);
-    if (stub == STILE__STUB_NONE)
+    if (stub == STILE__STUB_NONE) {
+        b->starved = true;
         return false;
+    }
     struct stile__stub_entry *e = entry(stub);
     atomic_store_explicit(&e->ra, ra, memory_order_relaxed);
     atomic_store_explicit(&e->hit, 0, memory_order_relaxed);
@@ -258,8 +260,9 @@ void stile__barriers_commit(struct stile__barriers *b, uint32_t n, enum stile__b
     uint32_t total = n + (b->stop != STILE__STUB_NONE ? entry(b->stop)->kept : 0);
     younger_retire(b, at);
     pending_place(b, n, total, wish);
-    if (b->n_live > LIVE_MAX && wish != STILE__BARRIERS_ALL)
+    if ((b->n_live > LIVE_MAX && wish != STILE__BARRIERS_ALL) || b->starved)
         chain_thin(b, total, at);
+    b->starved = false;
 }
 
 void stile__barriers_remove(struct stile__barriers *b, const struct stile__barrier_place *at)

@@ -40,6 +40,7 @@ struct stile__barriers {
     uint32_t n_idle;
     uint32_t walk; /* its number */
     uint32_t stop; /* the barrier where it ended, or STILE__STUB_NONE */
+    bool starved;  /* there was no stub to be had */
     /* Since they were last taken. */
     uint32_t placed, hit, retired, restored;
 };
