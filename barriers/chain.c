@@ -153,14 +153,20 @@ void stile__barriers_abandon(struct stile__barriers *b)
     }
 }
 
+/* Whether the walk would have seen somebody inside a stub: his frame lies right above the slot. */
+static bool walked_past(const struct stile__barriers *b, uint32_t stub)
+{
+    return b->stop == STILE__STUB_NONE || entry(stub)->slot < entry(b->stop)->slot;
+}
+
 /* Those that the walk did not come to are dead, down to where it ended. Somebody may be inside: he is not to be sent
- * elsewhere. */
+ * elsewhere. He may also be further up, under the handler of a signal in whose frames the walk has ended. */
 static void younger_retire(struct stile__barriers *b, const struct stile__barrier_place *at)
 {
     uint32_t left = STILE__STUB_NONE;
     for (uint32_t stub = b->leaving, next; stub != STILE__STUB_NONE; stub = next) {
         next = entry(stub)->next;
-        if (entry(stub)->seen != b->walk) {
+        if (entry(stub)->seen != b->walk && walked_past(b, stub)) {
             retire(b, at, stub);
         } else {
             entry(stub)->next = left;

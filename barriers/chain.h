@@ -11,7 +11,8 @@
  *  - The chain, youngest first, is what stands on the stack of the last published base record. Nothing else is trusted, and
  *    that only where the slot that the walk came to is the entry's, and the entry is not hit: the frame that would return
  *    through it is still there, and so are its callers.
- *  - Only walks that ended at the root or at a trusted barrier retire anything: they have seen who is inside a stub.
+ *  - Only walks that ended at the root or at a trusted barrier retire anything: as far as they went they have seen who is
+ *    inside a stub.
  *  - A slot is written only by its own thread, and only if it holds what it should: the address just walked, or the stub.
  *  - All steps run with all signals blocked, under the lock of the stack: in the thread's handler, or in normal context
  *    (exceptions, the thread's end, fork, stop). After each step every slot holds a return address, or a stub whose entry
