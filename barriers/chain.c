@@ -192,7 +192,7 @@ static void younger_retire(struct stile__barriers *b, const struct stile__barrie
         }
     }
     b->leaving = left;
-    while (b->first != b->stop) {
+    while (b->first != b->stop && b->first != STILE__STUB_NONE) {
         uint32_t stub = b->first;
         b->first = entry(stub)->next;
         b->n_live--;

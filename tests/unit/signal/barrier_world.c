@@ -82,8 +82,8 @@ static void record_take(const struct stile__record *r)
     for (uint32_t i = r->kept; i > 0; i--)
         world.frames[world.n++] = world.base[i - 1];
     if (!world.told) {
-        if (r->kept != 0)
-            world.broken = "frames are kept by what is no base";
+        if (r->kept != 0 && (r->kind != STILE__RECORD_SNAPSHOT || r->n_barriers == 0))
+            world.broken = "frames are kept by what is no base, and no snapshot that ends at a barrier";
         return;
     }
     for (uint32_t i = r->kept; i < world.n; i++)
