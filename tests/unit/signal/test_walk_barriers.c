@@ -374,7 +374,8 @@ static void nothing_changes(uint64_t sp, uint64_t pc, enum stile__reason reason)
         tick_at(sp, pc);
         assert_false(world.told);
         assert_int_equal(world.record.reason, reason);
-        assert_int_equal(world.record.kept, 0);
+        /* A snapshot may end at a barrier: it keeps frames, and is no base. */
+        assert_true(world.record.kept == 0 || world.record.kind == STILE__RECORD_SNAPSHOT);
     }
     assert_int_equal(stubs(), on_stack);
     assert_int_equal(world.n_base, n_base);
