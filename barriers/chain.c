@@ -91,13 +91,29 @@ static void slot_restore(struct stile__barriers *b, const struct stile__barrier_
     b->restored++;
 }
 
-/* Takes a stub that is on no list any more out of use. */
-static void retire(struct stile__barriers *b, const struct stile__barrier_place *at, uint32_t stub)
+/* Takes the first one off the chain. */
+static uint32_t chain_pop(struct stile__barriers *b)
 {
+    uint32_t stub = b->first;
+    b->first = entry(stub)->next;
+    b->n_live--;
     if (atomic_load_explicit(&entry(stub)->hit, memory_order_relaxed))
         b->hit++;
     else
         b->retired++;
+    return stub;
+}
+
+static void leaving_add(struct stile__barriers *b, uint32_t stub)
+{
+    entry(stub)->state = STILE__STUB_LEAVING;
+    entry(stub)->next = b->leaving;
+    b->leaving = stub;
+}
+
+/* Takes a stub that is on no list any more out of use. */
+static void retire(struct stile__barriers *b, const struct stile__barrier_place *at, uint32_t stub)
+{
     slot_restore(b, at, stub);
     idle_append(b, stub);
 }
@@ -193,16 +209,11 @@ static void younger_retire(struct stile__barriers *b, const struct stile__barrie
     }
     b->leaving = left;
     while (b->first != b->stop && b->first != STILE__STUB_NONE) {
-        uint32_t stub = b->first;
-        b->first = entry(stub)->next;
-        b->n_live--;
-        if (entry(stub)->seen == b->walk) {
-            entry(stub)->state = STILE__STUB_LEAVING;
-            entry(stub)->next = b->leaving;
-            b->leaving = stub;
-        } else {
+        uint32_t stub = chain_pop(b);
+        if (entry(stub)->seen == b->walk)
+            leaving_add(b, stub);
+        else
             retire(b, at, stub);
-        }
     }
 }
 
@@ -267,15 +278,22 @@ void stile__barriers_commit(struct stile__barriers *b, uint32_t n, enum stile__b
 
 void stile__barriers_remove(struct stile__barriers *b, const struct stile__barrier_place *at)
 {
-    b->walk++; /* nobody was seen by it */
-    b->stop = STILE__STUB_NONE;
     stile__barriers_abandon(b);
-    younger_retire(b, at);
+    while (b->first != STILE__STUB_NONE) {
+        uint32_t stub = chain_pop(b);
+        slot_restore(b, at, stub);
+        leaving_add(b, stub); /* no walk has looked whether somebody is inside */
+    }
     b->session = 0;
 }
 
 void stile__barriers_give_back(struct stile__barriers *b)
 {
+    while (b->leaving != STILE__STUB_NONE) {
+        uint32_t stub = b->leaving;
+        b->leaving = entry(stub)->next;
+        idle_append(b, stub);
+    }
     /* One of each chunk, before any chunk may be another thread's. */
     uint32_t chunks = STILE__STUB_NONE;
     for (uint32_t stub = b->idle, next; stub != STILE__STUB_NONE; stub = next) {

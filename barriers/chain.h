@@ -32,9 +32,9 @@ struct stile__bounds;
 
 /* Private to its thread; zeros at first. Lists are of stubs by number, linked by their entries. */
 struct stile__barriers {
-    uint64_t session;               /* in which the chain is trusted: the id of the thread's slot, or 0 */
-    uint32_t first, n_live;         /* the chain */
-    uint32_t leaving;               /* stubs that somebody was seen inside when they were dead */
+    uint64_t session;       /* in which the chain is trusted: the id of the thread's slot, or 0 */
+    uint32_t first, n_live; /* the chain */
+    uint32_t leaving;       /* dead stubs that somebody was seen inside, or for whom nobody has looked yet */
     uint32_t pending, pending_last; /* proposed by the walk under way, youngest first */
     uint32_t idle, idle_last;       /* to be used, those longest unused first */
     uint32_t n_idle;
