@@ -2,6 +2,7 @@
  * again afterwards. */
 #include "tests/unit/support.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -98,6 +99,15 @@ static void start(const char *name)
     assert_non_null(stile__thread.slot);
 }
 
+/* On a machine that stands still for seconds nobody waits for the file any longer; it comes nevertheless. */
+static void stop(const char *name)
+{
+    int err = stile_profile_stop();
+    assert_true(err == 0 || err == -EPIPE);
+    for (int i = 0; i < 6000 && access(scratch_path(name), R_OK) != 0; i++)
+        usleep(10000);
+}
+
 static void test_storm(void **state)
 {
     pthread_t sender;
@@ -126,7 +136,7 @@ static void test_storm(void **state)
     assert_int_equal(atomic_load(&slot->stack_lock), stile__thread.tid); /* no handler has taken it */
     stile__stack_unlock(&slot->stack_lock);
     spin_afterwards(300000000);
-    assert_int_equal(stile_profile_stop(), 0);
+    stop("storm.pb");
     atomic_store(&storm.stop, true);
     pthread_join(sender, NULL);
     struct sums sums = sums_of(scratch_path("storm.pb"), "spin_afterwards");
@@ -184,7 +194,7 @@ static void test_left_by_a_jump(void **state)
     assert_true(pid > 0);
     assert_int_equal(atomic_load(&slot->stack_lock), 0);
     spin_afterwards(200000000);
-    assert_int_equal(stile_profile_stop(), 0);
+    stop("jump.pb");
     struct sums sums = sums_of(scratch_path("jump.pb"), "spin_afterwards");
     assert_true(sums.locked > 100);
     assert_true(sums.whole > 300 * (int64_t)HZ / 1000 / 2);
