@@ -353,6 +353,8 @@ void stile__session_fork_child(void)
     stile__thread.region = NULL;
     /* The entries were copied with the stack, but nobody will tell the collector what this stack was. */
     stile__thread_barriers_remove(&stile__thread, NULL);
+    stile__thread.barriers.hit = stile__thread.barriers.retired = stile__thread.barriers.restored =
+        0; /* placed by the parent */
     stile__barriers_give_back(&stile__thread.barriers);
     stile__stub_chunks_forked();
     atomic_store_explicit(&starting, 0, memory_order_relaxed);
