@@ -10,10 +10,12 @@
 #include "profiler/collector/records.h"
 #include "profiler/region/check.h"
 
-#define MAPS_SHARE   200           /* looks at the maps cost one part in so many at most */
-#define NAMES_EVERY  1000000000ull /* ns between looks at the names of its threads */
-#define LEARN_NS     5000000u      /* of a round */
-#define BLOCKS_AGAIN 2u            /* factor by which the pool grows when it was too small */
+#define MAPS_SHARE  200           /* looks at the maps cost one part in so many at most */
+#define NAMES_EVERY 1000000000ull /* ns between looks at the names of its threads */
+#define LEARN_NS    5000000u      /* of a round */
+#define BELOW_MAX                                                                                            \
+    ((uint64_t)STILE__BLOCK_MAX * STILE__BLOCK_DATA / sizeof(uint64_t)) /* as many as blocks hold */
+#define BLOCKS_AGAIN 2u /* factor by which the pool grows when it was too small */
 
 /* One record, out of the program's reach. */
 union copy {
@@ -257,6 +259,7 @@ void process_drain(struct process *p)
     if (p->unloads_seen != p->mappings.now.unloads)
         process_maps_refresh(p);
     p->learn_left_ns = LEARN_NS;
+    p->below_left = BELOW_MAX;
     process_clock_read(p);
     uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_acquire);
     if (used > p->size.slot_max) {

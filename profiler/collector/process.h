@@ -80,7 +80,8 @@ struct process {
     uint32_t unloads_seen; /* count of unloads before this drain */
     struct unwinder *unwinder;
     struct rule_table rules;
-    int64_t learn_left_ns;           /* what this drain may still spend on learning */
+    int64_t learn_left_ns; /* what this drain may still spend on learning */
+    uint64_t below_left;   /* kept frames that this round may still look up one by one; see stack_node */
     uint32_t depth, debug, barriers; /* as the region had it when it was handed over */
     struct stubs stubs;              /* the same */
     struct barrier_totals barrier_totals;

@@ -213,14 +213,22 @@ static void mirror_follow(struct process *p, struct mirror *m, size_t kept, size
 }
 
 /* The node of a stack that keeps frames of a mirror, with n others below them. Under a reason, and where the frames next to
- * the root are left out, it is no path that the mirror knows: that is rare. */
+ * the root are left out, it is no path that the mirror knows: each kept frame is looked up, however short the record is. That
+ * is rare; where it is not, a round would have no end, and what is too much for it is shown without them. */
 static uint32_t stack_node(struct process *p, struct mirror *m, size_t kept, size_t n,
-                           enum stile__reason reason)
+                           enum stile__reason *reason)
 {
     size_t left_out = kept + n > p->depth ? kept + n - p->depth : 0;
-    if (left_out == 0 && reason == STILE__REASON_NONE)
+    if (left_out == 0 && *reason == STILE__REASON_NONE)
         return frames_below(p, mirror_node(m, &p->tree, p->cuts, kept), frames, n);
-    uint32_t node = mirror_below(m, &p->tree, reason_node(p, reason), left_out, kept);
+    size_t below = left_out < kept ? kept - left_out : 0;
+    if (below > p->below_left) {
+        *reason = STILE__REASON_BUFFER_FULL;
+        left_out = kept;
+    } else {
+        p->below_left -= below;
+    }
+    uint32_t node = mirror_below(m, &p->tree, reason_node(p, *reason), left_out, kept);
     return frames_below(p, node, frames, left_out > kept ? n - (left_out - kept) : n);
 }
 
@@ -286,9 +294,10 @@ void record_add(struct process *p, uint32_t thread, const struct stile__record *
     if (kept + n > p->depth && reason != STILE__REASON_SIGNAL_BLOCKED)
         reason = STILE__REASON_TRUNCATED;
     uint64_t ticks = r->ticks, ns = ticks * p->period_ns;
-    if (p->damage == NULL && ns <= TICK_NS_MAX && !more_than_there_is(p, ns))
-        weight_add(p, thread, stack_node(p, m, kept, n, reason), reason, (r->flags & STILE__IN_KERNEL) != 0,
-                   ticks, ns);
+    if (p->damage == NULL && ns <= TICK_NS_MAX && !more_than_there_is(p, ns)) {
+        uint32_t node = stack_node(p, m, kept, n, &reason);
+        weight_add(p, thread, node, reason, (r->flags & STILE__IN_KERNEL) != 0, ticks, ns);
+    }
     p->mappings.view = &p->mappings.now;
 }
 

@@ -305,6 +305,33 @@ static void test_too_deep(void **state)
     assert_string_equal(p->damage, "a record's frames are out of range");
 }
 
+/* A record of one cell may keep all that there is: so many look-ups, and the next one as many again. */
+static void test_kept_beyond_a_round(void **state)
+{
+    enum { DEEP = 1 << 22, TICKS = 5 };
+    uint64_t commit;
+    (void)state;
+    tick(FRAMES(3, 2, 1), (struct what){.base = true});
+    struct mirror *m = &p->threads[0].mirror;
+    assert_true(mirror_cut(m, 3, DEEP));
+    for (uint32_t i = 3; i < DEEP; i++)
+        mirror_push(m, frame(1), 0);
+    for (uint32_t i = 0; i < TICKS; i++) {
+        struct stile__record *r = hand_made_reserve(&h, 1, &commit);
+        r->n_new = r->n_inline = 1;
+        r->kept = DEEP;
+        r->reason = STILE__REASON_SIGNAL_BLOCKED;
+        r->words[0] = frame(9);
+        stile__ring_commit(&h.slot->head, commit);
+    }
+    process_drain(p);
+    expect(FRAMES(9), STILE__REASON_BUFFER_FULL, TICKS - 1);
+    assert_int_equal(p->reason_ticks[STILE__REASON_SIGNAL_BLOCKED], 1);
+    assert_true(p->tree.n_nodes < DEEP + 16);
+    tick(FRAMES(9), (struct what){.kept = 3, .reason = STILE__REASON_SIGNAL_BLOCKED});
+    expect(FRAMES(9, 3, 2, 1), STILE__REASON_SIGNAL_BLOCKED, 1);
+}
+
 static struct process *taken(void)
 {
     struct process *piece = p->cut;
@@ -591,6 +618,7 @@ int main(void)
         TEST(test_reasons),
         TEST(test_depth),
         TEST(test_frames_in_blocks),
+        TEST(test_kept_beyond_a_round),
         TEST(test_too_deep),
         TEST(test_cut),
         TEST(test_dropped),
