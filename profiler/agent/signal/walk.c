@@ -343,7 +343,9 @@ static enum stop frames_walk(struct stile__walker *w)
                 stop = STOP_BARRIER;
                 break;
             }
-            f.pc = stile__stub_ra(stub) - 1;
+            /* It will still be returned through, and may have left its slot: whoever was interrupted inside one may have
+             * had his program counter pushed as the return address of a call that a signal handler made him make. */
+            f.pc = stile__barrier_inside(w->barriers, stub) - 1;
             continue;
         }
         if (__builtin_expect(f.out == limit, 0)) {
