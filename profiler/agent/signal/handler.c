@@ -89,8 +89,10 @@ static bool bind_by_tid(struct stile__session *s, struct stile__region *r, struc
         struct stile__slot *slot = stile__region_slot(r, i);
         if (atomic_load_explicit(&slot->tid, memory_order_relaxed) == tid &&
             bind(s, r, t, (uint64_t)atomic_load_explicit(&slot->generation, memory_order_relaxed) << 32 | i,
-                 rsp))
+                 rsp)) {
+            t->searches = 0; /* for a later session in the same place */
             return true;
+        }
     }
     return false;
 }
@@ -270,7 +272,9 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
                     const siginfo_t *info, const ucontext_t *uc, const struct stile__place *at)
 {
     uint64_t carried = (uint64_t)(uintptr_t)info->si_value.sival_ptr, id = carried & ~STILE__ID_PIECE_BITS;
-    bool bound = t->slot != NULL && t->region == r;
+    /* A later session's region may lie where the last one did, and its perf events have the same numbers again. */
+    bool bound = t->slot != NULL && t->region == r &&
+                 atomic_load_explicit(&t->slot->generation, memory_order_relaxed) == (uint32_t)(t->id >> 32);
     bool in_kernel = in_system_call(uc);
 
     if (!bound && (info->si_code == POLL_IN || (info->si_code == SI_TIMER && carried == STILE__PROCESS_TICK)))
