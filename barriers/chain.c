@@ -84,11 +84,11 @@ static void slot_restore(struct stile__barriers *b, const struct stile__barrier_
     struct stile__stub_entry *e = entry(stub);
     if (!slot_there(at, e->slot))
         return;
-    uint64_t *slot = (uint64_t *)e->slot;
-    if (*slot != stile__stub_address(stub))
-        return;
-    *slot = stile__stub_ra(stub);
-    b->restored++;
+    /* At once: a fiber whose stack lies in a frame of this one may be running on another thread. */
+    uint64_t stands = stile__stub_address(stub);
+    if (atomic_compare_exchange_strong_explicit((_Atomic uint64_t *)e->slot, &stands, stile__stub_ra(stub),
+                                                memory_order_relaxed, memory_order_relaxed))
+        b->restored++;
 }
 
 /* Takes the first one off the chain. */
