@@ -81,6 +81,7 @@ void hand_made_tick(struct hand_made *h, const uint64_t *frames, uint32_t n, enu
     r->n_new = r->n_inline = n;
     r->reason = (uint8_t)reason;
     r->ticks = ticks;
-    memcpy(r->words, frames, n * sizeof *frames);
+    if (n != 0)
+        memcpy(r->words, frames, n * sizeof *frames);
     stile__ring_commit(&h->slot->head, commit);
 }

@@ -80,7 +80,8 @@ static void record(const uint64_t *frames, uint32_t n, struct what what)
                         : what.kind != STILE__RECORD_PAD ? what.kind
                                                          : STILE__RECORD_SNAPSHOT);
     r->piece = what.piece;
-    memcpy(r->words, frames, n * sizeof *frames);
+    if (n != 0)
+        memcpy(r->words, frames, n * sizeof *frames);
     if (what.snapshot != NULL)
         snapshot_write(r, what.snapshot);
     stile__ring_commit(&h.slot->head, commit);

@@ -294,10 +294,10 @@ static void test_random_records(void **state)
         r->n_inline = pick & 1u << 30 ? r->n_new : r->n_inline % 64;
         if (pick & 1u << 29)
             r->frames_block %= STILE__BLOCK_MAX;
-        if (pick & 1u << 31)
+        if (pick & 7ull << 31)
             r->kept %= STILE__DEPTH_MAX + 1;
-        if (pick & 7ull << 32)
-            r->n_barriers = pick & 1ull << 35 ? 0 : r->n_barriers % (STILE__STUBS + 1);
+        if (pick & 7ull << 34)
+            r->n_barriers = pick & 3ull << 37 ? 0 : r->n_barriers % (STILE__STUBS + 1);
         if (stile__record_check(r, room, blocks) == NULL) {
             assert_true(r->cells > 0 && r->cells <= room);
             if (r->kind != STILE__RECORD_PAD) {
