@@ -280,11 +280,11 @@ static void test_random_records(void **state)
         struct stile__record *r = aligned_alloc(STILE__CELL_BYTES, room * STILE__CELL_BYTES);
         assert_non_null(r);
         fill_random(r, sizeof *r, &numbers);
-        if (pick & 1u << 20)
+        if (pick & 3u << 20)
             r->cells %= 8;
-        if (pick & 1u << 21)
+        if (pick & 3u << 21)
             r->n_new %= 64;
-        if (pick & 1u << 22)
+        if (pick & 3u << 22)
             r->reason %= STILE__REASON_COUNT + 1;
         if (pick & 1u << 23)
             r->block = pick & 1u << 24 ? STILE__BLOCK_NONE : r->block % STILE__BLOCK_MAX;
