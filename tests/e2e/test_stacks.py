@@ -222,7 +222,9 @@ def test_exceptions_and_deep_stacks(tmp_path):
     depths = {sum(f.name.startswith("deep::descend(") for f in s.frames) for s in deep if not pprof.reason(s)}
     assert depths == {501, 1001}, depths
     assert all(pprof.is_start(s.frames[-1]) for s in deep if not pprof.reason(s))
-    assert sum(s.ns for s in deep if pprof.reason(s)) < 0.005 * p.ns, pprof.bracketed_ns([p])
+    # A thousand frames that have no rules yet are seven blocks of some dozen, until the collector comes by for the first time.
+    first = 5 / harness.TICK_HZ * 1e9
+    assert sum(s.ns for s in deep if pprof.reason(s)) < 0.005 * p.ns + first, pprof.bracketed_ns([p])
     # While libgcc copies the registers of a landing pad over those that it saved, no unwinder could go on. This
     # program does little else.
     assert pprof.bracketed_share([p]) < 0.03, pprof.bracketed_ns([p])
