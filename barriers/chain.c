@@ -261,8 +261,7 @@ static void chain_thin(struct stile__barriers *b, uint32_t total, const struct s
         entry(younger)->next = older;
         b->n_live--;
         b->retired++;
-        slot_restore(b, at, stub);
-        idle_append(b, stub);
+        retire(b, at, stub);
     }
 }
 

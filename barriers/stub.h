@@ -73,4 +73,11 @@ static inline uint64_t stile__stub_ra(uint32_t stub)
     return atomic_load_explicit(&stile__stub_entries[stub].ra, memory_order_relaxed);
 }
 
+/* An address of code, or where it goes on if it is in a stub. Async-signal-safe. */
+static inline uint64_t stile__stub_through(uint64_t address)
+{
+    uint32_t stub = stile__stub_of(address);
+    return stub == STILE__STUB_NONE ? address : stile__stub_ra(stub);
+}
+
 #endif

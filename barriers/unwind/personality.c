@@ -168,13 +168,10 @@ _Unwind_Reason_Code stile__barrier_personality(int version, _Unwind_Action actio
                                                struct _Unwind_Exception *exception,
                                                struct _Unwind_Context *context)
 {
-    uintptr_t caller = (uintptr_t)__builtin_return_address(0);
-    uint32_t barrier = stile__stub_of(caller);
+    uintptr_t caller = stile__stub_through((uintptr_t)__builtin_return_address(0));
     (void)version;
     (void)exception_class;
 
-    if (barrier != STILE__STUB_NONE)
-        caller = stile__stub_ra(barrier);
     const struct unwinder *u = unwinder_of(caller - 1);
     uint32_t stub = u != NULL ? stile__stub_of(u->get_ip(context)) : STILE__STUB_NONE;
     if (stub == STILE__STUB_NONE) {

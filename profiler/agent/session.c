@@ -86,7 +86,7 @@ static int clocks_open(struct stile__session *s, struct stile__region *r, const 
     s->signal = o->signal;
     s->toggle = o->toggle;
     s->depth = o->depth;
-    s->barriers = (enum stile__barriers_wish)r->barriers;
+    s->barriers = o->barriers;
     int err = stile__clocks_open(s, o->clock != STILE__CLOCK_WISH_TIMER, &perf_error);
     if (err != 0)
         return err;

@@ -142,11 +142,9 @@ static void walked_publish(struct stile__session *s, struct stile__region *r, st
 void stile__tick_take(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                       const struct stile__place *at, const struct stile__tick *tick)
 {
-    uint64_t commit, pc = at->regs[REG_RIP];
-    uint32_t i = (uint32_t)t->id, stub = stile__stub_of(pc);
+    uint64_t commit;
+    uint32_t i = (uint32_t)t->id;
 
-    if (stub != STILE__STUB_NONE)
-        pc = stile__stub_ra(stub);
     count(&t->slot->ticks, tick->ticks);
     if (tick->in_kernel)
         t->kernel_ns += tick->ticks * s->period_ns;
@@ -183,7 +181,7 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
             atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
     }
     record->n_new = record->n_inline = tick->placeless ? 0 : 1;
-    record->words[0] = pc;
+    record->words[0] = stile__stub_through(at->regs[REG_RIP]);
     /* The holder may be the very code that this signal interrupted: never wait for it. */
     if (tick->placeless) {
         /* not here */
