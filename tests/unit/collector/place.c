@@ -2,6 +2,11 @@
 #include "tests/unit/collector/place.h"
 
 #include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/unit/support.h"
 
 /* Other frames' memory: past every sanitizer. */
 static void copy(void *to, const void *from, size_t n)
@@ -29,4 +34,13 @@ void place_fill(struct place *p, const ucontext_t *uc)
     if (p->snapshot.len > sizeof p->bytes)
         p->snapshot.len = sizeof p->bytes;
     copy(p->bytes, (const void *)p->snapshot.start, p->snapshot.len);
+}
+
+int place_mappings(struct mapping_table *mappings)
+{
+    mappings_init(mappings, getpid());
+    char *maps = file_text("/proc/self/maps");
+    int err = mappings_update(mappings, maps, strlen(maps), 0);
+    free(maps);
+    return err;
 }

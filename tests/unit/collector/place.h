@@ -18,4 +18,7 @@ struct place {
 /* Copies registers and stack of the calling thread, up to the stack's end or as much as there is room for. */
 void place_fill(struct place *p, const ucontext_t *uc);
 
+/* Fills a table with what is mapped here now. Returns as mappings_update. */
+int place_mappings(struct mapping_table *mappings);
+
 #endif

@@ -65,10 +65,7 @@ static int set_up(void **state)
     sigaltstack(&none, NULL);
     handler_install_raw(SIGUSR1, on_signal);
     recursive(10);
-    mappings_init(&mappings, getpid());
-    char *maps = file_text("/proc/self/maps");
-    int err = mappings_update(&mappings, maps, strlen(maps), 0);
-    free(maps);
+    int err = place_mappings(&mappings);
     unwinder = unwinder_new(&mappings);
     return err != 0 || unwinder == NULL;
 }
