@@ -24,11 +24,19 @@
 
 #define HANDLER_BYTES 1024u /* below a frame of ours, that its callees may be using */
 
-static _Atomic bool never;
+static _Atomic uint32_t off; /* in this process, for good: enum stile__barriers_state, or 0 */
 
-void stile__barriers_never(void)
+void stile__barriers_off(struct stile__region *r, enum stile__barriers_state why)
 {
-    atomic_store_explicit(&never, true, memory_order_relaxed);
+    uint32_t none = 0;
+    atomic_compare_exchange_strong_explicit(&off, &none, why, memory_order_relaxed, memory_order_relaxed);
+    if (r != NULL)
+        stile__barriers_state_off(r, why);
+}
+
+enum stile__barriers_state stile__barriers_off_why(void)
+{
+    return (enum stile__barriers_state)atomic_load_explicit(&off, memory_order_relaxed);
 }
 
 static struct stile__stub_entry *entry(uint32_t stub)
@@ -118,7 +126,7 @@ static void retire(struct stile__barriers *b, const struct stile__barrier_place 
     idle_append(b, stub);
 }
 
-bool stile__barriers_begin(struct stile__barriers *b, uint64_t session, const struct stile__barrier_place *at)
+void stile__barriers_begin(struct stile__barriers *b, uint64_t session, const struct stile__barrier_place *at)
 {
     if (b->session != session) {
         stile__barriers_remove(b, at);
@@ -126,7 +134,6 @@ bool stile__barriers_begin(struct stile__barriers *b, uint64_t session, const st
     }
     b->walk++;
     b->stop = STILE__STUB_NONE;
-    return !atomic_load_explicit(&never, memory_order_relaxed);
 }
 
 uint32_t stile__barrier_above(const struct stile__barriers *b, uint64_t sp)

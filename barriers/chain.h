@@ -51,11 +51,20 @@ struct stile__barrier_place {
     uint64_t sp; /* its stack pointer there; the end of the stack if it is on another one */
 };
 
-/* From now on no barrier is placed in this process. Any context. */
-void stile__barriers_never(void);
+/* From now on no barrier is placed in this process, in this session, if there is one, and any later one. Async-signal-safe. */
+void stile__barriers_off(struct stile__region *r, enum stile__barriers_state why);
 
-/* Before a walk in a session. False: no barrier is to be proposed; those that there are can be trusted nevertheless. */
-bool stile__barriers_begin(struct stile__barriers *b, uint64_t session,
+/* Why that was, or 0: it was not. A session that begins asks. Async-signal-safe. */
+enum stile__barriers_state stile__barriers_off_why(void);
+
+/* Whether barriers may be placed, and those that stand be trusted. Acquire: see struct stile__region. */
+static inline bool stile__barriers_go(struct stile__region *r)
+{
+    return atomic_load_explicit(&r->barriers_state, memory_order_acquire) == STILE__BARRIERS_GO;
+}
+
+/* Before a walk in a session whose barriers may be used. */
+void stile__barriers_begin(struct stile__barriers *b, uint64_t session,
                            const struct stile__barrier_place *at);
 
 /* Whether a walk that has come to a stub in a slot may end there. */

@@ -136,6 +136,7 @@ static void mark_hit(struct stile__region *r, uint32_t stub)
 static void take_off(struct stile__region *r, uint32_t stub)
 {
     (void)stub;
+    stile__barriers_off(r, STILE__BARRIERS_OFF_UNWINDER_MET);
     stile__thread_barriers_remove(&stile__thread, r);
 }
 
@@ -176,7 +177,6 @@ _Unwind_Reason_Code stile__barrier_personality(int version, _Unwind_Action actio
     uint32_t stub = u != NULL ? stile__stub_of(u->get_ip(context)) : STILE__STUB_NONE;
     if (stub == STILE__STUB_NONE) {
         /* What it finds after this are return addresses. A forced unwind has no other phase, and needs none. */
-        stile__barriers_never();
         locked(take_off, stub);
         if ((actions & _UA_HANDLER_FRAME) != 0 && (actions & _UA_FORCE_UNWIND) == 0)
             resume_by_another(exception);

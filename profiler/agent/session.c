@@ -66,6 +66,7 @@ static void region_fill(struct stile__region *r, const struct stile__options *o,
     r->depth = o->depth;
     r->debug = o->debug;
     r->barriers = o->barriers;
+    atomic_store_explicit(&r->barriers_state, stile__barriers_off_why(), memory_order_relaxed);
     r->stubs = stile__stubs;
     r->stub_entries = (uintptr_t)stile__stub_entries;
     atomic_store_explicit(&r->rules_unloads, STILE__RULES_NONE, memory_order_relaxed);

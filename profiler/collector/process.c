@@ -106,6 +106,7 @@ static const char *set_up(struct process *p, const int *fds)
     process_blocks_grow(p, BLOCKS_AT_LEAST + p->hz / BLOCK_ROUNDS);
     process_blocks_grow(p, BLOCKS_AT_LEAST);
     pieces_init(p);
+    atomic_store_explicit(&p->region->barriers_state, STILE__BARRIERS_GO, memory_order_release);
     return NULL;
 }
 

@@ -24,7 +24,7 @@
 #include "profiler/region/rules.h"
 
 #define STILE__REGION_MAGIC   0x656c6974530a0001ull
-#define STILE__REGION_VERSION 4u
+#define STILE__REGION_VERSION 5u
 
 #define STILE__REGION_HZ_MAX 20000u /* more than any clock delivers */
 #define STILE__PAGE          4096u
@@ -178,6 +178,23 @@ enum stile__barriers_wish {
     STILE__BARRIERS_ALL,  /* on every frame that may have one */
     STILE__BARRIERS_WISHES
 };
+
+/* Whether any may be placed yet, or may not for good, and why. Until they may, and from then on, stubs that stand
+ * somewhere are looked through, and none is used again: whoever has copied a stack may bring it back at any time. */
+enum stile__barriers_state {
+    STILE__BARRIERS_UNVETTED, /* the collector has not looked at what the program has loaded */
+    STILE__BARRIERS_GO,
+    STILE__BARRIERS_OFF_UNWINDER, /* a module has an unwinder to itself, whose functions cannot be named */
+    STILE__BARRIERS_OFF_UNWINDER_MET, /* such a one has come to a barrier */
+    STILE__BARRIERS_OFF_COPIES,       /* a module copies stacks away and back */
+    STILE__BARRIERS_OFF_KEYS,         /* a module looks return addresses up in tables of its own */
+    STILE__BARRIERS_OFF_INSTRUMENTED, /* a module's functions hand on their own return address, or check it */
+    STILE__BARRIERS_OFF_UPROBES,      /* the kernel may exchange return addresses, too */
+    STILE__BARRIERS_OFF_SHADOW_STACK, /* the processor compares them with its own */
+    STILE__BARRIERS_OFF_SELF_TEST,    /* an unwinder does not pass a barrier as it should */
+    STILE__BARRIERS_OFF_UNREADABLE,   /* a module could not be looked at */
+    STILE__BARRIERS_STATES
+};
 #define STILE__DEPTH_MAX (1u << 24) /* frames; more than the stacks of any program have */
 
 /* What determines where everything is. */
@@ -248,9 +265,23 @@ struct stile__region {
     /* Both sides: see rules.h. */
     _Alignas(64) _Atomic uint32_t unloads;
 
+    /* Both sides, by compare-and-swap, upwards only: enum stile__barriers_state. A release by the collector, before it
+     * publishes rules of the module that it was about: whoever walks by these and then looks here with acquire sees it. */
+    _Atomic uint32_t barriers_state;
+
     struct stile__piece pieces[STILE__PIECES];
 };
 _Static_assert(sizeof(struct stile__region) <= STILE__PAGE, "the header is one page");
+
+/* No barriers from now on. The first reason stays. Async-signal-safe. */
+static inline void stile__barriers_state_off(struct stile__region *r, enum stile__barriers_state why)
+{
+    uint32_t now = atomic_load_explicit(&r->barriers_state, memory_order_relaxed);
+    while (now <= STILE__BARRIERS_GO &&
+           !atomic_compare_exchange_weak_explicit(&r->barriers_state, &now, why, memory_order_acq_rel,
+                                                  memory_order_relaxed))
+        ;
+}
 
 #define STILE__SLOTS_LARGE 64u /* slots with rings of full size: more threads than run at once */
 

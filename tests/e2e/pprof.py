@@ -195,17 +195,17 @@ def complete_share(profiles):
 START_NAMES = {"_start", "clone", "__clone", "clone3", "__clone3", "start_thread"}
 
 
-BARRIERS = re.compile(r"stack barriers: (?P<wish>\w+); placed (?P<placed>\d+), hit (?P<hit>\d+), retired (?P<retired>\d+), "
+BARRIERS = re.compile(r"stack barriers: (?P<wish>\w+);(?: off: (?P<off>[^;]+);)? placed (?P<placed>\d+), hit (?P<hit>\d+), retired (?P<retired>\d+), "
                       r"restored (?P<restored>\d+); frames saved (?P<saved>\d+) of (?P<frames>\d+); "
                       r"samples without a stack because it was locked (?P<locked>\d+)")
 
 
 def barriers(p):
-    """What a profile says of its stack barriers, as counts by word: placed, hit, retired, restored, saved, frames, locked.
-    Empty if it says nothing."""
+    """What a profile says of its stack barriers, as counts by word: placed, hit, retired, restored, saved, frames, locked;
+    and `off`: why there are none any more, or None. Empty if it says nothing."""
     said = [m for m in map(BARRIERS.fullmatch, p.comments) if m]
     assert len(said) <= 1
-    return {word: int(n) for word, n in said[0].groupdict().items() if word != "wish"} if said else {}
+    return {word: n if word == "off" or n is None else int(n) for word, n in said[0].groupdict().items() if word != "wish"} if said else {}
 
 
 def file_offset(frame):

@@ -130,7 +130,8 @@ static void walked_publish(struct stile__session *s, struct stile__region *r, st
     publish(t, record, commit);
     if (s->barriers == STILE__BARRIERS_OFF)
         return;
-    if (base) {
+    /* Asked again: what this walk went by may have been published after its module was found to forbid barriers. */
+    if (base && stile__barriers_go(r)) {
         const struct stile__barrier_place place = stile__barriers_place(t, at);
         stile__barriers_commit(&t->barriers, n, s->barriers, &place);
     } else {

@@ -531,12 +531,12 @@ static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
     w->place_at = UINT32_MAX;
     w->candidate = 0;
     w->n_places = 0;
-    if (w->s->barriers == STILE__BARRIERS_OFF)
+    if (w->s->barriers == STILE__BARRIERS_OFF || !stile__barriers_go(w->r))
         return;
     const struct stile__barrier_place place = stile__barriers_place(t, w->at);
     w->barriers = &t->barriers;
-    if (stile__barriers_begin(w->barriers, t->id, &place))
-        w->place_at = PLACE_FIRST;
+    stile__barriers_begin(w->barriers, t->id, &place);
+    w->place_at = PLACE_FIRST;
 }
 
 void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,

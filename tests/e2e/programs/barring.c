@@ -84,7 +84,8 @@ SHOWN __attribute__((noipa)) unsigned bar_stack(void)
     if (!own)
         w.from = stile__thread.stack.lo;
     const struct stile__barrier_place at = {&stile__thread.stack, own ? w.from : stile__thread.stack.hi};
-    if (stile__barriers_begin(b, SESSION, &at)) {
+    stile__barriers_begin(b, SESSION, &at);
+    if (stile__barriers_off_why() == 0) {
         _Unwind_Backtrace(propose, &w);
         stile__barriers_commit(b, w.depth, STILE__BARRIERS_ALL, &at);
     }

@@ -123,7 +123,8 @@ static struct sample walk(uint64_t session)
 {
     const struct stile__barrier_place at = place();
     struct sample s = {n_frames, 0};
-    bool may = stile__barriers_begin(&b, session, &at) && wanted != 0;
+    stile__barriers_begin(&b, session, &at);
+    bool may = wanted != 0;
     uint32_t next = wanted, in = n_inside;
     for (uint32_t i = n_frames; i-- > 0;) {
         while (in > 0 && inside[in - 1].frames == i + 1) {
@@ -704,20 +705,24 @@ static void test_any_program(void **state)
 }
 
 /* The last of all tests: it is for the whole process. */
-static void test_never(void **state)
+static void test_off(void **state)
 {
+    static struct stile__region region;
     (void)state;
-    push(20);
-    sample(STILE__BARRIERS_ALL);
-    stile__barriers_never();
-    push(5);
-    struct sample s = sample(STILE__BARRIERS_ALL);
-    assert_int_equal(s.n, 6); /* those that there are can be trusted */
-    assert_int_equal(stubs_on_stack(), 20);
-    pop(10);
-    push(10);
-    sample(STILE__BARRIERS_ALL);
-    assert_int_equal(stubs_on_stack(), 15);
+    assert_int_equal(stile__barriers_off_why(), 0);
+    assert_false(stile__barriers_go(&region));
+    atomic_store(&region.barriers_state, STILE__BARRIERS_GO);
+    assert_true(stile__barriers_go(&region));
+    stile__barriers_off(&region, STILE__BARRIERS_OFF_SELF_TEST);
+    assert_false(stile__barriers_go(&region));
+    stile__barriers_off(&region, STILE__BARRIERS_OFF_UNWINDER_MET);
+    assert_int_equal(atomic_load(&region.barriers_state), STILE__BARRIERS_OFF_SELF_TEST);
+    assert_int_equal(stile__barriers_off_why(), STILE__BARRIERS_OFF_SELF_TEST);
+    atomic_store(&region.barriers_state, STILE__BARRIERS_UNVETTED);
+    stile__barriers_off(NULL, STILE__BARRIERS_OFF_UNWINDER_MET);
+    assert_int_equal(atomic_load(&region.barriers_state), STILE__BARRIERS_UNVETTED);
+    stile__barriers_state_off(&region, STILE__BARRIERS_OFF_COPIES);
+    assert_int_equal(atomic_load(&region.barriers_state), STILE__BARRIERS_OFF_COPIES);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -742,7 +747,7 @@ int main(void)
         TEST(test_pages_that_are_gone),
         TEST(test_bounds_that_moved),
         TEST(test_any_program),
-        TEST(test_never),
+        TEST(test_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

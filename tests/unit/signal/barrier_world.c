@@ -22,6 +22,7 @@ void world_begin(enum stile__barriers_wish wish)
     world.region->size = size_made;
     world.region->start_mono_ns = ++sessions << 30;
     atomic_store(&world.region->blocks_ready, size_made.block_max);
+    atomic_store(&world.region->barriers_state, STILE__BARRIERS_GO);
     stile__session_size_set(&world.session, size_made);
     world.session.depth = STILE__DEPTH_MAX;
     world.session.period_ns = 1000;
