@@ -271,7 +271,8 @@ void process_drain(struct process *p)
         slot_drain(p, i);
     blocks_check(p, in_use);
     for (uint64_t start = now_mono_ns();
-         (int64_t)(now_mono_ns() - start) < p->learn_left_ns && rule_table_widen(&p->rules, &p->mappings);)
+         (int64_t)(now_mono_ns() - start) < p->learn_left_ns &&
+         (vet_next(&p->vetting, &p->mappings) || rule_table_widen(&p->rules, &p->mappings));)
         ;
     if (p->ticks == before)
         return;

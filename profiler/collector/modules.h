@@ -23,6 +23,7 @@ struct module {
     uint32_t users; /* mappings that refer to it */
     char *path;
     struct elf_file elf;
+    uint8_t vetted;                       /* enum stile__barriers_state; see vet_module */
     struct learned *learned;              /* its unwind rules, or NULL: nobody asked yet */
     struct stile__symbol_module *symbols; /* in a writer process: what it has looked up, for its next file */
     struct module *next;

@@ -106,7 +106,6 @@ static const char *set_up(struct process *p, const int *fds)
     process_blocks_grow(p, BLOCKS_AT_LEAST + p->hz / BLOCK_ROUNDS);
     process_blocks_grow(p, BLOCKS_AT_LEAST);
     pieces_init(p);
-    atomic_store_explicit(&p->region->barriers_state, STILE__BARRIERS_GO, memory_order_release);
     return NULL;
 }
 
@@ -132,6 +131,8 @@ struct process *process_new(const struct stile__hello *hello, const int *fds, pi
     uint32_t unloads = atomic_load_explicit(&p->region->unloads, memory_order_acquire);
     process_maps_refresh(p);
     rule_table_open(&p->rules, p->region, p->size, &p->mappings, unloads);
+    p->vetting.region = p->barriers != STILE__BARRIERS_OFF ? p->region : NULL;
+    p->rules.vetting = &p->vetting;
     return p;
 }
 

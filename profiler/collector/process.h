@@ -13,6 +13,7 @@
 #include "profiler/collector/rule_table.h"
 #include "profiler/collector/unwinder.h"
 #include "profiler/collector/verify.h"
+#include "profiler/collector/vet.h"
 #include "profiler/region/hello.h"
 #include "profiler/region/layout.h"
 
@@ -79,6 +80,7 @@ struct process {
     bool maps_fresh;       /* read in this drain already */
     uint32_t unloads_seen; /* count of unloads before this drain */
     struct unwinder *unwinder;
+    struct vetting vetting;
     struct rule_table rules;
     int64_t learn_left_ns; /* what this drain may still spend on learning */
     uint64_t below_left;   /* kept frames that this round may still look up one by one; see stack_node */

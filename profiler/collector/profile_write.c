@@ -288,11 +288,15 @@ static void barriers_out(struct writer *w)
 
     if (whole->barriers == STILE__BARRIERS_OFF)
         return;
+    char off[VET_NAME + 96];
+    vet_describe(&whole->vetting, atomic_load_explicit(&whole->region->barriers_state, memory_order_relaxed),
+                 off, sizeof off);
     comment(w,
-            "stack barriers: %s; placed %" PRIu64 ", hit %" PRIu64 ", retired %" PRIu64 ", restored %" PRIu64
-            "; frames saved %" PRIu64 " of %" PRIu64
+            "stack barriers: %s;%s%s%s placed %" PRIu64 ", hit %" PRIu64 ", retired %" PRIu64
+            ", restored %" PRIu64 "; frames saved %" PRIu64 " of %" PRIu64
             "; samples without a stack because it was locked %" PRIu64,
-            wishes[whole->barriers], b->placed, b->hit, b->retired, b->restored, whole->frames_saved,
+            wishes[whole->barriers], off[0] != '\0' ? " off: " : "", off, off[0] != '\0' ? ";" : "",
+            b->placed, b->hit, b->retired, b->restored, whole->frames_saved,
             whole->frames_saved + whole->frames_by_rules + whole->frames_by_libunwind,
             w->p->reason_ticks[STILE__REASON_STACK_LOCKED]);
 }

@@ -216,6 +216,7 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
     struct module *mod = m->module;
     uint64_t vaddr = address - m->bias, start, end;
 
+    vet_mapping(t->vetting, m);
     if (mod->learned == NULL && (mod->learned = learned_new(&mod->elf)) == NULL)
         return;
     bool covered = elf_file_entry(&mod->elf, vaddr, &start, &end);
@@ -263,8 +264,10 @@ bool rule_table_learn(struct rule_table *t, const struct mapping_table *mappings
     const struct mapping *m = &mappings->all[i];
     if (m->module != NULL && m->bias % BLOCK == 0)
         file_learn(t, m, address);
-    else if (m->module == NULL) /* code made at run time */
+    else if (m->module == NULL) { /* code made at run time */
+        vet_mapping(t->vetting, m);
         block_publish(t, address & ~(BLOCK - 1), &by_frame_pointer, 1);
+    }
     return true;
 }
 

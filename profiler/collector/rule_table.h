@@ -15,6 +15,7 @@
 
 struct rule_table {
     struct stile__region *region;
+    struct vetting *vetting;    /* of the process, or NULL */
     struct stile__rules *rules; /* NULL: the region has no room for them, or it cannot be had */
     uint32_t pages;             /* of the arena */
     uint32_t pages_used;
