@@ -7,6 +7,7 @@
 #include <elfutils/libdw.h>
 #include <stdlib.h>
 
+#include "profiler/collector/own_address.h"
 #include "profiler/region/record.h"
 #include "profiler/region/rules.h"
 
@@ -18,6 +19,7 @@
 struct cfi {
     Elf *elf;
     Dwarf_CFI *dwarf;
+    struct own_address own; /* of the function that was looked at last */
 };
 
 struct cfi *cfi_open(const struct elf_file *elf)
@@ -44,6 +46,7 @@ void cfi_close(struct cfi *c)
         dwarf_cfi_end(c->dwarf);
     if (c->elf != NULL)
         elf_end(c->elf);
+    own_address_free(&c->own);
     free(c);
 }
 
@@ -214,6 +217,8 @@ struct cfi_row cfi_row_at(struct cfi *c, const struct elf_file *elf, uint64_t ad
         if (until < row.end)
             row.end = until;
         row.rule = rule_of(frame, signal);
+        if (own_address_read(&c->own, elf, start, end, row.rule))
+            row.rule |= STILE__RULE_READS_RA;
     }
     free(frame);
     return row;

@@ -174,17 +174,20 @@ static bool part_word(const struct elf_part *p, uint64_t vaddr, uint64_t *word)
     return true;
 }
 
-bool elf_file_read_word(const struct elf_file *f, uint64_t vaddr, uint64_t *word)
+bool elf_file_read(const struct elf_file *f, uint64_t vaddr, void *to, size_t n)
 {
-    if (part_word(&f->eh_frame, vaddr, word) || part_word(&f->eh_frame_hdr, vaddr, word))
-        return true;
     for (unsigned i = 0; i < f->n_segments; i++) {
         const struct elf_segment *s = &f->segments[i];
-        if (vaddr >= s->vaddr && vaddr - s->vaddr < s->filesz &&
-            s->filesz - (vaddr - s->vaddr) >= sizeof *word)
-            return read_at(f, s->offset + (vaddr - s->vaddr), word, sizeof *word);
+        if (vaddr >= s->vaddr && vaddr - s->vaddr < s->filesz && s->filesz - (vaddr - s->vaddr) >= n)
+            return read_at(f, s->offset + (vaddr - s->vaddr), to, n);
     }
     return false;
+}
+
+bool elf_file_read_word(const struct elf_file *f, uint64_t vaddr, uint64_t *word)
+{
+    return part_word(&f->eh_frame, vaddr, word) || part_word(&f->eh_frame_hdr, vaddr, word) ||
+           elf_file_read(f, vaddr, word, sizeof *word);
 }
 
 uint64_t elf_file_limit(const struct elf_file *f)

@@ -42,6 +42,9 @@ bool elf_file_vaddr(const struct elf_file *f, uint64_t offset, uint64_t *vaddr);
 /* Reads 8 bytes that lie at a virtual address, from the file. */
 bool elf_file_read_word(const struct elf_file *f, uint64_t vaddr, uint64_t *word);
 
+/* Reads n bytes that lie at a virtual address, from the file. */
+bool elf_file_read(const struct elf_file *f, uint64_t vaddr, void *to, size_t n);
+
 /* The first virtual address of the function that has vaddr, from its unwind entry: a stripped file still says where
  * its functions begin. False if no entry covers it. */
 bool elf_file_function(const struct elf_file *f, uint64_t vaddr, uint64_t *start);

@@ -50,11 +50,13 @@ enum stile__rule_op {
     STILE__RULE_OPS
 };
 
-/* A rule in one word: op in bits 0-3, STILE__RULE_AT_BASE in bit 4, extra in 8-15 (signed), saved in 16-31 (signed),
+/* A rule in one word: op in bits 0-3, STILE__RULE_AT_BASE in bit 4, STILE__RULE_READS_RA in bit 5, extra in 8-15 (signed), saved in 16-31 (signed),
  * offset in 32-63 (signed). The return address lies at CFA - 8. saved: where the caller's rbp lies, in words from
  * the CFA; 0: rbp is still the caller's; STILE__RULE_LOST: it cannot be had. */
 #define STILE__RULE_AT_BASE 16u /* saved counts from the word before rbp, not from the CFA: rbp's own is 1 */
 #define STILE__RULE_LOST    INT16_MIN
+#define STILE__RULE_READS_RA                                                                                 \
+    32u /* the function may read its own return address: no barrier may stand there */
 
 static inline uint64_t stile__rule_make(enum stile__rule_op op, int32_t offset, int16_t saved, int8_t extra)
 {
@@ -64,6 +66,11 @@ static inline uint64_t stile__rule_make(enum stile__rule_op op, int32_t offset, 
 static inline enum stile__rule_op stile__rule_op(uint64_t rule)
 {
     return (enum stile__rule_op)(rule & 15);
+}
+/* The op of a plain rule, which has nothing else there that a walk need know. */
+static inline unsigned stile__rule_plain(uint64_t rule)
+{
+    return (unsigned)rule & (0xffu & ~STILE__RULE_READS_RA);
 }
 static inline int8_t stile__rule_extra(uint64_t rule)
 {

@@ -220,10 +220,10 @@ static inline struct frame frames_follow(const struct stile__walker *w, struct f
     const uint64_t *end = f.out + room;
     while (f.out != end && f.old->pc == f.pc) {
         const uint64_t rule = f.old->rule;
-        const uint64_t base = (rule & 0xff) == STILE__RULE_RSP ? f.rsp : f.rbp;
+        const uint64_t base = stile__rule_plain(rule) == STILE__RULE_RSP ? f.rsp : f.rbp;
         const uint64_t cfa = base + (uint64_t)(int64_t)stile__rule_offset(rule);
         const int64_t saved = stile__rule_saved(rule);
-        if (((rule - STILE__RULE_RSP) & 0xff) > STILE__RULE_RBP - STILE__RULE_RSP || cfa <= f.rsp ||
+        if (stile__rule_plain(rule) - STILE__RULE_RSP > STILE__RULE_RBP - STILE__RULE_RSP || cfa <= f.rsp ||
             cfa > hi || cfa % 8 != 0)
             break;
         const uint64_t ret = stile__stack_word(cfa - 8);
@@ -248,9 +248,10 @@ static inline struct frame frames_follow(const struct stile__walker *w, struct f
 /* The CFA and the place of the caller's rbp by one of the two common rules. False: it is another one. */
 static inline bool cfa_usual(const struct frame *f, uint64_t rule, uint64_t *cfa, uint64_t *saved)
 {
-    if ((rule & 0xff) != STILE__RULE_RSP && (rule & 0xff) != STILE__RULE_RBP)
+    if (stile__rule_plain(rule) != STILE__RULE_RSP && stile__rule_plain(rule) != STILE__RULE_RBP)
         return false;
-    *cfa = ((rule & 0xff) == STILE__RULE_RSP ? f->rsp : f->rbp) + (uint64_t)(int64_t)stile__rule_offset(rule);
+    *cfa = (stile__rule_plain(rule) == STILE__RULE_RSP ? f->rsp : f->rbp) +
+           (uint64_t)(int64_t)stile__rule_offset(rule);
     *saved = *cfa + (uint64_t)(8 * (int64_t)stile__rule_saved(rule));
     return true;
 }
@@ -321,8 +322,8 @@ static __attribute__((noinline)) void barrier_consider(struct stile__walker *w, 
         if (w->n_places == STILE__WALKER_PLACES)
             places_propose(w, UINT32_MAX); /* where all are worth it */
     }
-    w->candidate = n >= w->place_at && rule_is_cfi(rule) && in_own_stack(w, slot) &&
-                           stile__stub_of(ret) == STILE__STUB_NONE
+    w->candidate = n >= w->place_at && rule_is_cfi(rule) && !(rule & STILE__RULE_READS_RA) &&
+                           in_own_stack(w, slot) && stile__stub_of(ret) == STILE__STUB_NONE
                        ? slot
                        : 0;
 }

@@ -165,7 +165,7 @@ static void sample(void)
     static uint64_t ticks;
     uint64_t pc = function(who[n_frames - 1]) + ticks++ % 200;
     tick_at(rsp[n_frames - 1], pc);
-    assert_true(world.told);
+    assert_int_equal(world.told, stile__barriers_go(world.region)); /* a base, on which others may be built */
     assert_int_equal(world.record.reason, STILE__REASON_NONE);
     assert_int_equal(world.n, n_frames);
     assert_int_equal(world.frames[0], pc);
@@ -199,7 +199,8 @@ static void test_places(void **state)
     assert_int_equal(atomic_load(&world_counts()->hit), 20 - NEAR + 1);
 }
 
-/* No barrier where no call precedes, where frames are guessed, and in a slot whose caller's are. */
+/* No barrier where no call precedes, where frames are guessed, in a slot whose caller's are, and in the frame of a function
+ * that reads its own return address. */
 static void test_no_places(void **state)
 {
     (void)state;
@@ -212,13 +213,21 @@ static void test_no_places(void **state)
     push(152);
     rbp = rsp[n_frames - 1]; /* which all others keep */
     put(rbp, 0);
+    push_many(3);
+    learn(153, stile__rule_make(STILE__RULE_RSP, size_of[153], 0, 0) | STILE__RULE_READS_RA);
+    push(153);
     push_many(20);
-    tick_at(rsp[n_frames - 1], function(who[n_frames - 1]));
+    for (int again = 0; again < 3; again++) { /* by the table, by the memo */
+        tick_at(rsp[n_frames - 1], function(who[n_frames - 1]));
+        assert_true(world.told);
+        assert_int_equal(world.n, n_frames);
+        for (uint32_t i = 1; i < n_frames; i++)
+            assert_int_equal(world.frames[i], after_call(who[n_frames - 1 - i]) - 1);
+    }
     rbp = 0;
-    assert_true(world.told);
     for (uint32_t i = 0; i < n_frames; i++) {
         bool none = i == 0 || n_frames - i < NEAR || i == 6 /* returns to 151 */ || i == 9 /* is 152 */ ||
-                    i == 10 /* returns to it */;
+                    i == 10 /* returns to it */ || i == 13 /* is 153 */;
         if ((stub_at(i) == STILE__STUB_NONE) != none)
             fail_msg("frame %u of %u", i, n_frames);
     }
@@ -266,6 +275,39 @@ static void test_leaf_at_a_stubs_jump(void **state)
 {
     (void)state;
     inside_a_stub(JMP);
+}
+
+/* Until barriers may be placed none is. Once they may not any more those that stand stay, are looked through, and are not
+ * used again: somebody may have copied them. */
+static void test_not_allowed(void **state)
+{
+    (void)state;
+    atomic_store(&world.region->barriers_state, STILE__BARRIERS_UNVETTED);
+    push_many(60);
+    sample();
+    assert_int_equal(stubs(), 0);
+    atomic_store(&world.region->barriers_state, STILE__BARRIERS_GO);
+    sample();
+    assert_int_not_equal(stubs(), 0);
+    stile__barriers_state_off(world.region, STILE__BARRIERS_OFF_COPIES);
+    uint64_t copy[20], was[20], placed = atomic_load(&world_counts()->placed);
+    for (uint32_t i = 0; i < 20; i++) {
+        copy[i] = *slot(30 + i);
+        was[i] = ra_of(30 + i);
+    }
+    sample();
+    assert_int_equal(world.kept, 0);
+    assert_int_equal(world.record.n_new, n_frames);
+    for (uint32_t round = 0; round < 300; round++) { /* others are where the copied ones were */
+        n_frames = 30;
+        push_many(40);
+        sample();
+    }
+    assert_int_equal(atomic_load(&world_counts()->placed), placed);
+    for (uint32_t i = 0; i < 20; i++) {
+        assert_int_not_equal(copy[i], was[i]);
+        assert_int_equal(stile__stub_through(copy[i]), was[i]);
+    }
 }
 
 /* A stub that is not believed is what it stands for. */
@@ -520,6 +562,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_places),
         TEST(test_no_places),
+        TEST(test_not_allowed),
         TEST(test_leaf_at_a_stubs_beginning),
         TEST(test_leaf_at_a_stubs_jump),
         TEST(test_untrusted_stubs_are_looked_through),

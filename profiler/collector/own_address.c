@@ -1,0 +1,92 @@
+/* Operands that are a function's own return address. Collector, normal context. See own_address.h, and the Intel SDM,
+ * volume 2, on ModR/M and SIB bytes. */
+#include "profiler/collector/own_address.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "profiler/region/rules.h"
+
+#define CODE_MAX (1u << 20) /* bytes of a function; larger ones are taken to read it */
+
+#define MOD_DISP8  1u
+#define MOD_DISP32 2u
+#define RM_RBP     5u
+#define RM_SIB     4u
+#define SIB_RSP    0x24u
+
+/* Whether the byte before a ModR/M byte can be an opcode that has one with an operand in memory. Those of compilers: moves,
+ * lea, push, arithmetic and comparisons; anything behind 0F, or in VEX. */
+static bool opcode_before(const uint8_t *code, size_t modrm)
+{
+    static const uint8_t opcodes[] = {0x01, 0x03, 0x09, 0x0b, 0x21, 0x23, 0x29, 0x2b, 0x31, 0x33, 0x39, 0x3b,
+                                      0x63, 0x81, 0x83, 0x85, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8d, 0xc7, 0xff};
+    return (modrm >= 1 && memchr(opcodes, code[modrm - 1], sizeof opcodes) != NULL) ||
+           (modrm >= 2 && code[modrm - 2] == 0x0f) || (modrm >= 3 && code[modrm - 3] == 0xc5) ||
+           (modrm >= 4 && code[modrm - 4] == 0xc4);
+}
+
+/* Whether the bytes at a ModR/M byte say: the word at a distance from rsp, or rbp. */
+static bool operand_is(const uint8_t *code, size_t n, size_t modrm, bool from_rsp, int32_t distance)
+{
+    const unsigned mod = code[modrm] >> 6, rm = code[modrm] & 7u;
+    size_t at = modrm + 1;
+    int32_t wide;
+    if ((mod != MOD_DISP8 && mod != MOD_DISP32) || rm != (from_rsp ? RM_SIB : RM_RBP))
+        return false;
+    if (from_rsp && (at >= n || code[at++] != SIB_RSP))
+        return false;
+    if (mod == MOD_DISP8)
+        return at < n && (int8_t)code[at] == distance && opcode_before(code, modrm);
+    if (at + sizeof wide > n)
+        return false;
+    memcpy(&wide, code + at, sizeof wide);
+    return wide == distance && opcode_before(code, modrm);
+}
+
+static bool code_uses(const uint8_t *code, size_t n, uint64_t rule)
+{
+    const bool from_rsp = stile__rule_op(rule) == STILE__RULE_RSP;
+    const int32_t distance = stile__rule_offset(rule) - 8;
+    for (size_t i = 0; i < n; i++)
+        if (operand_is(code, n, i, from_rsp, distance))
+            return true;
+    return false;
+}
+
+static void function_take(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end)
+{
+    free(o->code);
+    *o = (struct own_address){.start = start, .end = end};
+    if (end <= start || end - start > CODE_MAX)
+        return;
+    o->code = malloc(end - start);
+    if (o->code != NULL && elf_file_read(elf, start, o->code, end - start))
+        o->n = end - start;
+}
+
+bool own_address_read(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end,
+                      uint64_t rule)
+{
+    if (stile__rule_op(rule) != STILE__RULE_RSP && stile__rule_op(rule) != STILE__RULE_RBP)
+        return false;
+    /* Where rbp is saved makes no difference. */
+    rule = stile__rule_make(stile__rule_op(rule), stile__rule_offset(rule), 0, 0);
+    if (o->start != start || o->end != end)
+        function_take(o, elf, start, end);
+    for (unsigned i = 0; i < o->n_answers; i++)
+        if (o->answers[i].rule == rule)
+            return o->answers[i].reads;
+    bool reads = o->n == 0 || code_uses(o->code, o->n, rule);
+    if (o->n_answers < OWN_ADDRESS_ANSWERS) {
+        o->answers[o->n_answers].rule = rule;
+        o->answers[o->n_answers++].reads = reads;
+    }
+    return reads;
+}
+
+void own_address_free(struct own_address *o)
+{
+    free(o->code);
+    *o = (struct own_address){0};
+}
