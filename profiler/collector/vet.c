@@ -31,9 +31,10 @@ static const struct sign {
     {"scm_c_with_continuation_barrier", STILE__BARRIERS_OFF_COPIES},
 };
 
-/* What a file's dynamic symbols say of the unwinder that its exceptions have. */
+#define SYMBOLS_BYTES_MAX (8u << 20) /* of a table: rings have to be drained meanwhile */
+
+/* What a file's symbols say of the unwinder that its exceptions have. */
 struct symbols {
-    bool any; /* it has such symbols */
     bool
         known; /* it is libc, which loads an unwinder when it needs one, or ours, whose personality stands for barriers */
     bool names_unwinder;    /* it imports one, or is one that others find */
@@ -41,11 +42,15 @@ struct symbols {
     enum stile__barriers_state says;
 };
 
-static void symbol_look(struct symbols *s, const char *name, bool defined)
+static void sign_look(struct symbols *s, const char *name)
 {
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
         if (s->says == STILE__BARRIERS_GO && strcmp(name, signs[i].name) == 0)
             s->says = signs[i].says;
+}
+
+static void unwinder_look(struct symbols *s, const char *name, bool defined)
+{
     s->known |=
         defined && (strcmp(name, "__libc_start_main") == 0 || strcmp(name, "stile_profile_start") == 0);
     s->names_unwinder |= strcmp(name, "_Unwind_Resume") == 0;
@@ -58,14 +63,18 @@ static struct symbols symbols_read(Elf *elf)
     for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn)) != NULL;) {
         GElf_Shdr sh;
         GElf_Sym sym;
-        if (gelf_getshdr(scn, &sh) == NULL || sh.sh_type != SHT_DYNSYM || sh.sh_entsize == 0)
+        if (gelf_getshdr(scn, &sh) == NULL || sh.sh_size > SYMBOLS_BYTES_MAX)
             continue;
-        Elf_Data *data = elf_getdata(scn, NULL);
-        s.any = data != NULL;
+        /* What a program keeps to itself may be in the linker's own table. Others do not find it by that. */
+        const bool dynamic = sh.sh_type == SHT_DYNSYM;
+        Elf_Data *data = dynamic || sh.sh_type == SHT_SYMTAB ? elf_getdata(scn, NULL) : NULL;
         for (int i = 0; data != NULL && gelf_getsym(data, i, &sym) != NULL; i++) {
             const char *name = elf_strptr(elf, sh.sh_link, sym.st_name);
-            if (name != NULL)
-                symbol_look(&s, name, sym.st_shndx != SHN_UNDEF);
+            if (name == NULL)
+                continue;
+            sign_look(&s, name);
+            if (dynamic)
+                unwinder_look(&s, name, sym.st_shndx != SHN_UNDEF);
         }
     }
     return s;
