@@ -276,6 +276,7 @@ void stile__barriers_commit(struct stile__barriers *b, uint32_t n, enum stile__b
                             const struct stile__barrier_place *at)
 {
     uint32_t total = n + (b->stop != STILE__STUB_NONE ? entry(b->stop)->kept : 0);
+    b->deep = total >= AUTO_DEPTH;
     younger_retire(b, at);
     pending_place(b, n, total, wish);
     if ((b->n_live > LIVE_MAX && wish != STILE__BARRIERS_ALL) || b->starved)

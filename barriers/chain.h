@@ -41,6 +41,7 @@ struct stile__barriers {
     uint32_t walk; /* its number */
     uint32_t stop; /* the barrier where it ended, or STILE__STUB_NONE */
     bool starved;  /* there was no stub to be had */
+    bool deep;     /* the last base's stack was one on which barriers pay */
     /* Since they were last taken. */
     uint32_t placed, hit, retired, restored;
 };
@@ -85,6 +86,13 @@ static inline uint64_t stile__barrier_inside(struct stile__barriers *b, uint32_t
     if (b != NULL)
         stile__stub_entries[stub].seen = b->walk;
     return stile__stub_ra(stub);
+}
+
+/* Whether a walk need look for places at all. With `auto` it does from the second sample of a deep stack on, so that shallow
+ * ones cost what they do without barriers. */
+static inline bool stile__barriers_look(const struct stile__barriers *b, enum stile__barriers_wish wish)
+{
+    return wish != STILE__BARRIERS_AUTO || b->deep;
 }
 
 /* Whether a barrier pays: as the depth-th of n frames walked, of total ones on the stack. */

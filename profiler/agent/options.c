@@ -80,13 +80,12 @@ static int number_read(const struct option *opt, unsigned *value)
     return 0;
 }
 
-/* The number of the word that a variable says, 0 without the variable. list: the words, for people. */
+/* The number of the word that a variable says, as it was without the variable. list: the words, for people. */
 static int word_read(const char *name, const char *const *words, unsigned n, const char *list,
                      unsigned *number)
 {
     const char *text = secure_getenv(name);
 
-    *number = 0;
     if (text == NULL)
         return 0;
     for (unsigned i = 0; i < n; i++)
@@ -103,7 +102,7 @@ static int clock_read(enum stile__clock_wish *wish)
     static const char *const words[] = {[STILE__CLOCK_WISH_AUTO] = "auto",
                                         [STILE__CLOCK_WISH_PERF] = "perf",
                                         [STILE__CLOCK_WISH_TIMER] = "timer"};
-    unsigned number;
+    unsigned number = STILE__CLOCK_WISH_AUTO;
     int err = word_read("PROFILE_CLOCK", words, sizeof words / sizeof *words, "auto, perf or timer", &number);
     *wish = (enum stile__clock_wish)number;
     return err;
@@ -115,7 +114,7 @@ static int barriers_read(enum stile__barriers_wish *wish)
                                                               [STILE__BARRIERS_AUTO] = "auto",
                                                               [STILE__BARRIERS_ON] = "on",
                                                               [STILE__BARRIERS_ALL] = "all"};
-    unsigned number;
+    unsigned number = STILE__BARRIERS_AUTO;
     int err = word_read("PROFILE_BARRIERS", words, STILE__BARRIERS_WISHES, "off, auto, on or all", &number);
     *wish = (enum stile__barriers_wish)number;
     return err;

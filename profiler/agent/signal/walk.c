@@ -537,7 +537,8 @@ static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
     const struct stile__barrier_place place = stile__barriers_place(t, w->at);
     w->barriers = &t->barriers;
     stile__barriers_begin(w->barriers, t->id, &place);
-    w->place_at = PLACE_FIRST;
+    if (stile__barriers_look(w->barriers, w->s->barriers))
+        w->place_at = PLACE_FIRST;
 }
 
 void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,

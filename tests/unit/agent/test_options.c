@@ -274,7 +274,7 @@ static void test_barriers(void **state)
     setenv("PROFILE", "x.pb.gz", 1);
     o.barriers = STILE__BARRIERS_ALL;
     silently(1);
-    assert_int_equal(o.barriers, STILE__BARRIERS_OFF);
+    assert_int_equal(o.barriers, STILE__BARRIERS_AUTO);
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         setenv("PROFILE_BARRIERS", good[i].text, 1);
         silently(1);

@@ -277,6 +277,31 @@ static void test_leaf_at_a_stubs_jump(void **state)
     inside_a_stub(JMP);
 }
 
+/* Where it pays: not on shallow stacks, and on deep ones from the second sample on. */
+static void test_auto(void **state)
+{
+    (void)state;
+    world.session.barriers = STILE__BARRIERS_AUTO;
+    push_many(99);
+    for (int i = 0; i < 3; i++)
+        sample();
+    assert_int_equal(stubs(), 0);
+    push_many(1);
+    sample();
+    assert_int_equal(stubs(), 0);
+    sample();
+    assert_in_range(stubs(), 2, 8);
+    sample();
+    assert_int_equal(world.record.n_new, NEAR);
+    uint32_t before = stubs();
+    pop(95);
+    sample();
+    push_many(90);
+    sample(); /* still trusted, but no more are placed */
+    assert_in_range(stubs(), 0, before);
+    assert_int_equal(atomic_load(&world_counts()->placed), before);
+}
+
 /* Until barriers may be placed none is. Once they may not any more those that stand stay, are looked through, and are not
  * used again: somebody may have copied them. */
 static void test_not_allowed(void **state)
@@ -563,6 +588,7 @@ int main(void)
         TEST(test_places),
         TEST(test_no_places),
         TEST(test_not_allowed),
+        TEST(test_auto),
         TEST(test_leaf_at_a_stubs_beginning),
         TEST(test_leaf_at_a_stubs_jump),
         TEST(test_untrusted_stubs_are_looked_through),
