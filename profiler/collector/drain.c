@@ -270,9 +270,11 @@ void process_drain(struct process *p)
     for (uint32_t i = 0; i < used && p->damage == NULL; i++)
         slot_drain(p, i);
     blocks_check(p, in_use);
-    for (uint64_t start = now_mono_ns();
-         (int64_t)(now_mono_ns() - start) < p->learn_left_ns &&
-         (vet_next(&p->vetting, &p->mappings) || rule_table_widen(&p->rules, &p->mappings));)
+    /* One file each round, whatever learning took: where there is always something to learn, barriers come nevertheless. */
+    bool unvetted = vet_next(&p->vetting, &p->mappings);
+    for (uint64_t start = now_mono_ns(); (int64_t)(now_mono_ns() - start) < p->learn_left_ns &&
+                                         ((unvetted && (unvetted = vet_next(&p->vetting, &p->mappings))) ||
+                                          rule_table_widen(&p->rules, &p->mappings));)
         ;
     if (p->ticks == before)
         return;

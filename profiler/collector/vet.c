@@ -193,6 +193,7 @@ bool vet_next(struct vetting *v, const struct mapping_table *mappings)
 void vet_describe(const struct vetting *v, uint32_t state, char *text, size_t size)
 {
     static const char *const words[STILE__BARRIERS_STATES] = {
+        [STILE__BARRIERS_UNVETTED] = "its files have not been looked at yet",
         [STILE__BARRIERS_OFF_UNWINDER] = "%s has an unwinder to itself",
         [STILE__BARRIERS_OFF_UNWINDER_MET] = "an exception was carried by an unwinder that exports nothing",
         [STILE__BARRIERS_OFF_COPIES] = "%s copies stacks",

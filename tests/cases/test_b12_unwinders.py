@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 import harness
+import under_barriers
 
 WALKS = [(p, h) for p in ("walking", "walking_static", "walking_llvm", "walking_nongnu") for h in ("backtrace", "unwind")]
 WALKS += [("walking_nongnu", "unw_step"), ("walking_nongnu", "unw_backtrace")]
@@ -129,3 +130,11 @@ def test_libdw_stopped_inside_a_stub():
         names = part.split()
         assert names[0] == STUB and names.count(STUB) > 15, names
         assert own(names) == ["look"] + DEEP + ["main", "_start"]
+
+
+@under_barriers.modes
+def test_where_samples_place_them(out, mode):
+    """The program's own backtraces, in threads and in handlers of theirs, as samples come and go."""
+    p = under_barriers.run([harness.program("backtraces"), "2"], out, mode)
+    told = under_barriers.assert_used(p, mode)
+    assert told["placed"] > 0, told

@@ -323,6 +323,7 @@ static void test_barriers(void **state)
     assert_false(has_comment(p, "barriers"));
     stile__profile_free(p);
     h.process->barriers = STILE__BARRIERS_ALL;
+    atomic_store(&h.region->barriers_state, STILE__BARRIERS_GO);
     h.process->barrier_totals = (struct barrier_totals){1234, 1200, 20, 3};
     h.process->frames_saved = 45678;
     h.process->frames_by_libunwind = 7;
@@ -338,6 +339,11 @@ static void test_barriers(void **state)
     assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
     assert_int_equal(stile__profile_read(scratch_path("x.pb"), &p, err, sizeof err), 0);
     assert_true(has_comment(p, "stack barriers: auto; placed"));
+    stile__profile_free(p);
+    stile__barriers_state_off(h.region, STILE__BARRIERS_OFF_SHADOW_STACK);
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
+    assert_int_equal(stile__profile_read(scratch_path("x.pb"), &p, err, sizeof err), 0);
+    assert_true(has_comment(p, "stack barriers: auto; off: the program has a shadow stack; placed 1234,"));
     stile__profile_free(p);
 }
 
