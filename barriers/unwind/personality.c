@@ -12,6 +12,7 @@
 #include "barriers/chain.h"
 #include "barriers/stack_lock.h"
 #include "barriers/stub.h"
+#include "barriers/unwind/symbols.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
 
@@ -30,56 +31,13 @@ static struct unwinder {
 /* What a program finds by that name, or NULL. */
 static void (*shared_resume)(struct _Unwind_Exception *);
 
-/* Where a module's dynamic symbols are. */
-struct symbols {
-    const Elf64_Sym *all;
-    const char *names;
-    const uint32_t *hash;
-};
-
-/* As the loader has left it: addresses are relocated already. */
-static bool symbols_of(const struct link_map *map, struct symbols *s)
-{
-    memset(s, 0, sizeof *s);
-    for (const Elf64_Dyn *d = map->l_ld; d->d_tag != DT_NULL; d++)
-        if (d->d_tag == DT_SYMTAB)
-            s->all = (const Elf64_Sym *)d->d_un.d_ptr;
-        else if (d->d_tag == DT_STRTAB)
-            s->names = (const char *)d->d_un.d_ptr;
-        else if (d->d_tag == DT_GNU_HASH)
-            s->hash = (const uint32_t *)d->d_un.d_ptr;
-    return s->all != NULL && s->names != NULL && s->hash != NULL;
-}
-
-/* A function that a module defines and exports, or 0. By hand: dlsym takes the loader's lock, which whoever throws need not
- * have been waiting for. (DT_GNU_HASH: a bloom filter, buckets by hash, chains whose last entry is odd.) */
-static uintptr_t function_of(const struct link_map *map, const struct symbols *s, const char *name)
-{
-    const uint32_t n_buckets = s->hash[0], first = s->hash[1], n_bloom = s->hash[2];
-    const uint32_t *buckets = s->hash + 4 + 2 * (size_t)n_bloom, *chains = buckets + n_buckets;
-    uint32_t h = 5381;
-
-    for (const char *c = name; *c != '\0'; c++)
-        h = h * 33 + (uint8_t)*c;
-    uint32_t i = n_buckets != 0 ? buckets[h % n_buckets] : 0;
-    for (bool last = i < first; !last; i++) {
-        last = (chains[i - first] & 1) != 0;
-        if ((chains[i - first] | 1) == (h | 1) && strcmp(s->names + s->all[i].st_name, name) == 0 &&
-            s->all[i].st_shndx != SHN_UNDEF && ELF64_ST_TYPE(s->all[i].st_info) == STT_FUNC)
-            return map->l_addr + s->all[i].st_value;
-    }
-    return 0;
-}
-
+/* By hand: dlsym takes the loader's lock, which whoever throws need not have been waiting for. */
 static void fill(struct unwinder *u, const struct link_map *map)
 {
-    struct symbols s;
-    if (!symbols_of(map, &s))
-        return;
-    uintptr_t get_ip = function_of(map, &s, "_Unwind_GetIP");
-    uintptr_t set_ip = function_of(map, &s, "_Unwind_SetIP");
-    uintptr_t set_gr = function_of(map, &s, "_Unwind_SetGR");
-    uintptr_t resume = function_of(map, &s, "_Unwind_Resume");
+    uintptr_t get_ip = stile__symbol_of(map, "_Unwind_GetIP");
+    uintptr_t set_ip = stile__symbol_of(map, "_Unwind_SetIP");
+    uintptr_t set_gr = stile__symbol_of(map, "_Unwind_SetGR");
+    uintptr_t resume = stile__symbol_of(map, "_Unwind_Resume");
     u->get_ip = (_Unwind_Word(*)(struct _Unwind_Context *))get_ip;
     u->set_ip = (void (*)(struct _Unwind_Context *, _Unwind_Word))set_ip;
     u->set_gr = (void (*)(struct _Unwind_Context *, int, _Unwind_Word))set_gr;
@@ -87,7 +45,7 @@ static void fill(struct unwinder *u, const struct link_map *map)
     u->complete = get_ip != 0 && set_ip != 0 && set_gr != 0 && resume != 0;
 }
 
-/* The unwinder that an address is in, or NULL where its functions cannot be named. No lock: see function_of. */
+/* The unwinder that an address is in, or NULL where its functions cannot be named. No lock: see fill. */
 static const struct unwinder *unwinder_of(uintptr_t address)
 {
     struct dl_find_object where;

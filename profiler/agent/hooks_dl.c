@@ -1,6 +1,6 @@
 /* Hook on dlclose: while a library goes, and until the collector knows of it, no unwind rule is used, since another
- * library may lie at its address at once. Loads need no hook (one would change whose RUNPATH dlopen searches): code
- * without rules is what the collector learns anyway. What libc unloads by itself (iconv's and name services' modules)
+ * library may lie at its address at once. Loads need no hook: code without rules is what the
+ * collector learns anyway. (dlopen's own, in barriers/unwind/caller_hooks.h, is for whose RUNPATH it searches.) What libc unloads by itself (iconv's and name services' modules)
  * the collector finds in the maps. Normal context. */
 #include <dlfcn.h>
 #include <link.h>

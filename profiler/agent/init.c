@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "barriers/unwind/caller_hooks.h"
 #include "profiler/agent/greeting.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/options.h"
@@ -45,6 +46,7 @@ __attribute__((constructor)) static void library_loaded(int argc, char **argv, c
 
     if (&stile__refuses_profiling != NULL)
         return;
+    stile__caller_nexts_find();
     if (getpid() == gettid())
         main_stack_set(argv);
     stile__greeting_init(argc, argv);

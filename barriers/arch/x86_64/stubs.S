@@ -28,6 +28,8 @@
          * plus_uconst 0 (libdw jumps to instructions only, not to the end; LLVM has no nop) */
         .cfi_escape 0x12, 0x23, 0x09, 0x94, 0x04, 0x22, 0x23, 0x0d, 0x2f, 0x04, 0x00, 0x13, 0x08, 0x08, 0x1c, 0x23, 0x00
         .balign 16
+        .globl  stile__stub_pool
+        .hidden stile__stub_pool
         .type   stile__stub_pool, @function
 stile__stub_pool_pad:
         .skip   16, 0xcc
