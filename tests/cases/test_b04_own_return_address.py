@@ -20,7 +20,9 @@ WHAT = {  # and what is jumped to
     "leaf": [],
 }
 ROUNDS = 150  # of each, some milliseconds of work
-EARLY = ["early_asker", "early_linked"]
+BESIDE = [(), ("stile",), ("interposer",), ("stile", "interposer"), ("interposer", "stile")]
+EARLY = [(name, preload) for name in ("early_asker", "early_linked") for preload in BESIDE]
+EARLY += [("early_relocated", ()), ("early_relocated", ("stile",))]  # which that interposer does not stand
 
 
 def test_they_are_jumps():
@@ -59,8 +61,7 @@ def early(name, preload, env=None):
     return harness.run([harness.program(name)], env=env, timeout=20)
 
 
-@pytest.mark.parametrize("preload", [(), ("stile",), ("interposer",), ("stile", "interposer"), ("interposer", "stile")])
-@pytest.mark.parametrize("name", EARLY)
+@pytest.mark.parametrize("name,preload", EARLY)
 def test_asked_before_we_are_there(name, preload):
     """By a resolver while nothing of ours is relocated yet, by a constructor, and past another's dlsym."""
     r = early(name, preload)

@@ -1,5 +1,5 @@
-/* A library that asks for symbols before anybody has begun: while it is relocated, and in a constructor. EARLY_INTERPOSER: one
- * that stands before dlsym itself, and counts. */
+/* A library that asks for symbols before anybody has begun: in a constructor, and, while the one that has EARLY_USER is
+ * relocated, for that. EARLY_INTERPOSER: one that stands before dlsym itself, and counts. */
 #include <dlfcn.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -21,6 +21,13 @@ SHOWN void *dlsym(void *handle, const char *name)
 SHOWN unsigned early_count(void)
 {
     return n;
+}
+#elif defined EARLY_USER
+static int (*volatile resolved)(void) = early_resolved;
+
+SHOWN int early_used(void)
+{
+    return resolved();
 }
 #else
 static int found_early(void)

@@ -4,6 +4,7 @@
 #define SHOWN __attribute__((visibility("default")))
 
 int early_resolved(void); /* 2: the resolver's dlsym found what it looked for */
+int early_used(void);
 int early_constructed(void);
 unsigned early_count(void);
 

@@ -5,6 +5,12 @@
 
 #include "early.h"
 
+#ifdef EARLY_USER
+#    define RESOLVED early_used
+#else
+#    define RESOLVED early_resolved
+#endif
+
 int main(void)
 {
     unsigned (*count)(void), before = 0;
@@ -16,7 +22,7 @@ int main(void)
     if (count != NULL)
         before = count();
     int found = dlsym(RTLD_DEFAULT, "getppid") != NULL;
-    printf("resolved %d constructed %d found %d untouched %d counted %d\n", early_resolved(),
-           early_constructed(), found, untouched, count != NULL ? (int)(count() - before) : -1);
+    printf("resolved %d constructed %d found %d untouched %d counted %d\n", RESOLVED(), early_constructed(),
+           found, untouched, count != NULL ? (int)(count() - before) : -1);
     return 0;
 }
