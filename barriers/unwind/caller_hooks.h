@@ -32,4 +32,6 @@ uintptr_t stile__caller_next(enum stile__caller_hook hook);
 /* Looks all up. */
 void stile__caller_nexts_find(void);
 
+extern const char stile__caller_hooks_end[]; /* of their code */
+
 #endif

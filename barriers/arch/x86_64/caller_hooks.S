@@ -73,4 +73,8 @@
         hook    vfork, 9
         hook    __vfork, 10
 
+        .globl  stile__caller_hooks_end
+        .hidden stile__caller_hooks_end
+stile__caller_hooks_end:
+
         .section .note.GNU-stack, "", @progbits

@@ -3,7 +3,8 @@
  *  - looks into every slot: a return address, or a stub that goes on there;
  *  - has libgcc unwind the thread, which must come to the same callers;
  *  - takes a tick, as if the clock's signal had come just here: what the record tells must be the same stack, too.
- * First while a program calls, returns, jumps and throws; then while barriers are placed, retired and removed. */
+ * First while a program calls, returns, jumps and throws, and comes through the hooks on functions that go by their own
+ * return address; then while barriers are placed, retired and removed. */
 #include "tests/unit/support.h"
 
 #include <alloca.h>
@@ -13,9 +14,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 #include <unwind.h>
 
+#include "barriers/unwind/caller_hooks.h"
 #include "barriers/unwind/personality.h"
 #include "profiler/collector/rule_table.h"
 #include "tests/unit/signal/barrier_world.h"
@@ -49,7 +52,7 @@ static uint64_t unwinder_lo, unwinder_hi;
 static uint64_t seen[SEEN]; /* addresses that the program came to, for their rules */
 
 static struct {
-    uint64_t steps, ticks, told, odd, untold, in_stubs, in_landings, kept, frames, blocked;
+    uint64_t steps, ticks, told, odd, untold, in_stubs, in_landings, in_hooks, kept, frames, blocked;
     char failure[512];
 } done;
 
@@ -91,6 +94,13 @@ static bool in_landing(uint64_t rip)
 static bool at_landing(uint64_t rip)
 {
     return in_landing(rip) && (rip - (uintptr_t)stile__landing_pool) % STILE__LANDING_BYTES == 0;
+}
+
+/* In a hook on a function that goes by its own return address, with a stub in its place. */
+static bool in_hook(uint64_t rip, uint64_t rsp)
+{
+    const uint64_t first = (uintptr_t)dlsym, last = (uintptr_t)stile__caller_hooks_end;
+    return rip >= first && rip < last && stile__stub_of(*(uint64_t *)rsp) != STILE__STUB_NONE;
 }
 
 /* Follows the last instruction: a call, a return, a jump out of many calls. */
@@ -243,6 +253,7 @@ static void on_trap(int signal, siginfo_t *info, void *context)
     calls_follow(rip, rsp);
     done.in_stubs += stile__stub_of(rip) != STILE__STUB_NONE;
     done.in_landings += in_landing(rip);
+    done.in_hooks += in_hook(rip, rsp);
     wanted_set(rip, regs[REG_RDX]);
     bool sure = slots_are_right(rip) && !jumping;
     /* Where many instructions change nothing on a deep stack, some of them stand for all. */
@@ -483,6 +494,83 @@ static void test_exceptions(void **state)
     assert_true(done.in_landings > 0);
 }
 
+/* Jumps to functions that go by their own return address. What stands behind the hooks tells what it found. */
+typedef void *hooked_fn(ucontext_t *);
+extern hooked_fn *const hooked[STILE__CALLER_HOOKS];
+extern void hooked_work(void);
+
+static ucontext_t hooked_context;
+static void *hooked_found[STILE__CALLER_HOOKS + 2];
+
+static __attribute__((noipa)) void *hooked_end(ucontext_t *context)
+{
+    (void)context;
+    return __builtin_return_address(0);
+}
+
+static __attribute__((noinline)) int hooked_deep(int n)
+{
+    return n == 0 ? leaf(n) : hooked_deep(n - 1) + leaf(n);
+}
+
+void hooked_work(void)
+{
+    sink = hooked_deep(24);
+}
+
+/* In one place: its address is what they find. */
+static __attribute__((noipa)) void *hooked_call(hooked_fn *fn)
+{
+    void *volatile found = fn(&hooked_context);
+    return found;
+}
+
+static void hooking_program(void)
+{
+    for (unsigned i = 0; i < STILE__CALLER_HOOKS + 2; i++) {
+        if (i > STILE__CALLER_HOOKS) /* libc's own, to be looked up */
+            stile__caller_nexts[STILE__CALLER_GETCONTEXT] = 0;
+        hooked_found[i] = hooked_call(i == 0                     ? hooked_end
+                                      : i <= STILE__CALLER_HOOKS ? hooked[i - 1]
+                                                                 : hooked[STILE__CALLER_GETCONTEXT]);
+    }
+}
+
+static uint64_t hooked_runs(uint32_t ticks_one_in)
+{
+    uintptr_t nexts[STILE__CALLER_HOOKS];
+    stile__caller_nexts_find();
+    memcpy(nexts, stile__caller_nexts, sizeof nexts);
+    session_begin(STILE__BARRIERS_ALL);
+    for (int run = 0; run < 3; run++) {
+        rng = 42 + (uint64_t)run;
+        for (unsigned i = 0; i < STILE__CALLER_HOOKS; i++)
+            stile__caller_nexts[i] = (uintptr_t)hooked_end;
+        traced_run(hooking_program, run == 0 ? 0 : ticks_one_in);
+        for (unsigned i = 1; i <= STILE__CALLER_HOOKS; i++)
+            assert_ptr_equal(hooked_found[i], hooked_found[0]);
+        assert_int_equal(stile__stub_of((uintptr_t)hooked_found[0]), STILE__STUB_NONE);
+        assert_null(hooked_found[STILE__CALLER_HOOKS + 1]); /* getcontext's 0 */
+        assert_ptr_equal(hooked_context.uc_mcontext.gregs[REG_RIP], hooked_found[0]);
+        assert_int_equal(stile__caller_nexts[STILE__CALLER_GETCONTEXT], nexts[STILE__CALLER_GETCONTEXT]);
+    }
+    memcpy(stile__caller_nexts, nexts, sizeof nexts);
+    session_end();
+    print_message("%lu steps, %lu odd; %lu told; %lu in hooks with a stub\n", done.steps, done.odd, done.told,
+                  done.in_hooks);
+    return done.in_hooks;
+}
+
+static void test_hooks(void **state)
+{
+    (void)state;
+    /* The first instructions of each, up to where the stub is gone; a tick behind the mark takes it off at once. */
+    assert_true(hooked_runs(1) >= (STILE__CALLER_HOOKS + 1) * 9);
+    assert_true(hooked_runs(3) >= (STILE__CALLER_HOOKS + 1) * 9);
+    for (uint32_t one = 5; one < 60; one += 6)
+        hooked_runs(one);
+}
+
 /* Changes of barriers, interrupted anywhere. */
 
 static uint64_t here[NGREG];
@@ -612,6 +700,7 @@ int main(void)
         cmocka_unit_test(test_now_and_then),
         cmocka_unit_test(test_changes),
         cmocka_unit_test(test_exceptions),
+        cmocka_unit_test(test_hooks),
     };
     return cmocka_run_group_tests(tests, on_start, NULL);
 }
