@@ -64,7 +64,7 @@ static uint32_t idle_take(struct stile__barriers *b)
         if (chunk == UINT32_MAX)
             return STILE__STUB_NONE;
         for (uint32_t i = 0; i < STILE__STUB_CHUNK; i++)
-            if (chunk * STILE__STUB_CHUNK + i != STILE__STUB_NONE)
+            if (chunk * STILE__STUB_CHUNK + i > STILE__STUB_SELF_TEST)
                 idle_append(b, chunk * STILE__STUB_CHUNK + i);
     }
     uint32_t stub = b->idle;
@@ -306,7 +306,7 @@ void stile__barriers_give_back(struct stile__barriers *b)
     uint32_t chunks = STILE__STUB_NONE;
     for (uint32_t stub = b->idle, next; stub != STILE__STUB_NONE; stub = next) {
         next = entry(stub)->next;
-        if (stub % STILE__STUB_CHUNK == 1) {
+        if (stub % STILE__STUB_CHUNK == STILE__STUB_CHUNK - 1) {
             entry(stub)->next = chunks;
             chunks = stub;
         }

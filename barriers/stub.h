@@ -15,7 +15,8 @@
 
 #include "profiler/region/layout.h"
 
-#define STILE__STUB_NONE 0u /* stub 0 is never used, so that zeros are empty lists */
+#define STILE__STUB_NONE      0u /* stub 0 is never used, so that zeros are empty lists */
+#define STILE__STUB_SELF_TEST 1u /* in no thread's list; see unwind/self_test.h */
 
 enum stile__stub_state {
     STILE__STUB_IDLE,    /* in its thread's queue of those that can be used, or in no thread's */

@@ -12,6 +12,7 @@
 #include "barriers/chain.h"
 #include "barriers/stack_lock.h"
 #include "barriers/stub.h"
+#include "barriers/unwind/self_test.h"
 #include "barriers/unwind/symbols.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
@@ -19,13 +20,14 @@
 /* glibc's, from 2.35 on; NULL before that: then exceptions take the barriers off the stack. */
 static int (*find_object)(void *, struct dl_find_object *);
 
-/* What one unwinder offers, by where it is loaded. Written once, before `at`, by whoever has claimed the place. */
+enum { UNTESTED, PASSES, FAILS };
+
+/* An unwinder, by where it is loaded. Written once, before `at`, by whoever has claimed the place. */
 static struct unwinder {
     _Atomic uintptr_t claimed, at; /* base of its module; 0: none yet */
     bool complete;                 /* all its functions are known */
-    _Unwind_Word (*get_ip)(struct _Unwind_Context *);
-    void (*set_ip)(struct _Unwind_Context *, _Unwind_Word);
-    void (*set_gr)(struct _Unwind_Context *, int, _Unwind_Word);
+    _Atomic uint32_t tested;       /* UNTESTED until somebody has: whoever comes meanwhile tests, too */
+    struct stile__unwinder can;
 } unwinders[STILE__LANDINGS];
 
 /* What a program finds by that name, or NULL. */
@@ -34,19 +36,23 @@ static void (*shared_resume)(struct _Unwind_Exception *);
 /* By hand: dlsym takes the loader's lock, which whoever throws need not have been waiting for. */
 static void fill(struct unwinder *u, const struct link_map *map)
 {
-    uintptr_t get_ip = stile__symbol_of(map, "_Unwind_GetIP");
-    uintptr_t set_ip = stile__symbol_of(map, "_Unwind_SetIP");
-    uintptr_t set_gr = stile__symbol_of(map, "_Unwind_SetGR");
-    uintptr_t resume = stile__symbol_of(map, "_Unwind_Resume");
-    u->get_ip = (_Unwind_Word(*)(struct _Unwind_Context *))get_ip;
-    u->set_ip = (void (*)(struct _Unwind_Context *, _Unwind_Word))set_ip;
-    u->set_gr = (void (*)(struct _Unwind_Context *, int, _Unwind_Word))set_gr;
+    const uintptr_t get_ip = stile__symbol_of(map, "_Unwind_GetIP");
+    const uintptr_t set_ip = stile__symbol_of(map, "_Unwind_SetIP");
+    const uintptr_t set_gr = stile__symbol_of(map, "_Unwind_SetGR");
+    const uintptr_t raise = stile__symbol_of(map, "_Unwind_RaiseException");
+    const uintptr_t backtrace = stile__symbol_of(map, "_Unwind_Backtrace");
+    const uintptr_t resume = stile__symbol_of(map, "_Unwind_Resume");
+    u->can.get_ip = (_Unwind_Word(*)(struct _Unwind_Context *))get_ip;
+    u->can.set_ip = (void (*)(struct _Unwind_Context *, _Unwind_Word))set_ip;
+    u->can.set_gr = (void (*)(struct _Unwind_Context *, int, _Unwind_Word))set_gr;
+    u->can.raise = (_Unwind_Reason_Code(*)(struct _Unwind_Exception *))raise;
+    u->can.backtrace = (_Unwind_Reason_Code(*)(_Unwind_Trace_Fn, void *))backtrace;
     stile__landing_resumes[u - unwinders] = (void (*)(struct _Unwind_Exception *))resume;
-    u->complete = get_ip != 0 && set_ip != 0 && set_gr != 0 && resume != 0;
+    u->complete = get_ip != 0 && set_ip != 0 && set_gr != 0 && raise != 0 && backtrace != 0 && resume != 0;
 }
 
 /* The unwinder that an address is in, or NULL where its functions cannot be named. No lock: see fill. */
-static const struct unwinder *unwinder_of(uintptr_t address)
+static struct unwinder *unwinder_of(uintptr_t address)
 {
     struct dl_find_object where;
     if (find_object == NULL || find_object((void *)address, &where) != 0)
@@ -68,8 +74,19 @@ static const struct unwinder *unwinder_of(uintptr_t address)
     return NULL;
 }
 
+/* Once for each. */
+static bool passes(struct unwinder *u)
+{
+    uint32_t tested = atomic_load_explicit(&u->tested, memory_order_relaxed);
+    if (tested == UNTESTED) {
+        tested = stile__self_test_throw(&u->can) ? PASSES : FAILS;
+        atomic_store_explicit(&u->tested, tested, memory_order_relaxed);
+    }
+    return tested == PASSES;
+}
+
 /* Runs one change of the calling thread's barriers under its stack's lock. */
-static void locked(void (*change)(struct stile__region *r, uint32_t stub), uint32_t stub)
+static void locked(void (*change)(struct stile__region *r, uint32_t arg), uint32_t arg)
 {
     struct stile__thread *t = &stile__thread;
     uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
@@ -77,7 +94,7 @@ static void locked(void (*change)(struct stile__region *r, uint32_t stub), uint3
     bool lock = r != NULL && t->slot != NULL && t->region == r;
     if (lock)
         stile__stack_lock(&t->slot->stack_lock, t->tid);
-    change(r, stub);
+    change(r, arg);
     if (lock)
         stile__stack_unlock(&t->slot->stack_lock);
     if (r != NULL)
@@ -91,10 +108,9 @@ static void mark_hit(struct stile__region *r, uint32_t stub)
     atomic_store_explicit(&stile__stub_entries[stub].hit, 1, memory_order_relaxed);
 }
 
-static void take_off(struct stile__region *r, uint32_t stub)
+static void take_off(struct stile__region *r, uint32_t why)
 {
-    (void)stub;
-    stile__barriers_off(r, STILE__BARRIERS_OFF_UNWINDER_MET);
+    stile__barriers_off(r, (enum stile__barriers_state)why);
     stile__thread_barriers_remove(&stile__thread, r);
 }
 
@@ -105,7 +121,8 @@ static void take_off(struct stile__region *r, uint32_t stub)
 static void resume_by_another(struct _Unwind_Exception *exception)
 {
     for (struct unwinder *u = unwinders; u < unwinders + STILE__LANDINGS; u++)
-        if (atomic_load_explicit(&u->at, memory_order_acquire) != 0 && u->complete)
+        if (atomic_load_explicit(&u->at, memory_order_acquire) != 0 && u->complete &&
+            atomic_load_explicit(&u->tested, memory_order_relaxed) != FAILS)
             stile__landing_resumes[u - unwinders](exception);
     if (shared_resume != NULL)
         shared_resume(exception);
@@ -122,6 +139,25 @@ void stile__barrier_personality_set(void)
     stile__barrier_personality_at = stile__barrier_personality;
 }
 
+void stile__barrier_unwinder_test(void)
+{
+    void *raise = stile__barriers_off_why() == 0 ? dlsym(RTLD_DEFAULT, "_Unwind_RaiseException") : NULL;
+    if (raise == NULL) {
+        dlerror();
+        return;
+    }
+    struct unwinder *u = unwinder_of((uintptr_t)raise);
+    if (u != NULL && !(passes(u) && stile__self_test_list(&u->can)))
+        stile__barriers_off(NULL, STILE__BARRIERS_OFF_SELF_TEST);
+}
+
+void stile__barrier_personality_forked(void)
+{
+    for (struct unwinder *u = unwinders; u < unwinders + STILE__LANDINGS; u++)
+        if (atomic_load_explicit(&u->at, memory_order_relaxed) == 0)
+            atomic_store_explicit(&u->claimed, 0, memory_order_relaxed);
+}
+
 _Unwind_Reason_Code stile__barrier_personality(int version, _Unwind_Action actions,
                                                _Unwind_Exception_Class exception_class,
                                                struct _Unwind_Exception *exception,
@@ -131,11 +167,16 @@ _Unwind_Reason_Code stile__barrier_personality(int version, _Unwind_Action actio
     (void)version;
     (void)exception_class;
 
-    const struct unwinder *u = unwinder_of(caller - 1);
-    uint32_t stub = u != NULL ? stile__stub_of(u->get_ip(context)) : STILE__STUB_NONE;
-    if (stub == STILE__STUB_NONE) {
+    struct unwinder *u = unwinder_of(caller - 1);
+    uint32_t stub = u != NULL ? stile__stub_of(u->can.get_ip(context)) : STILE__STUB_NONE;
+    enum stile__barriers_state why = 0;
+    if (stub == STILE__STUB_NONE)
+        why = STILE__BARRIERS_OFF_UNWINDER_MET;
+    else if (stub != STILE__STUB_SELF_TEST && (actions & _UA_SEARCH_PHASE) != 0 && !passes(u))
+        why = STILE__BARRIERS_OFF_SELF_TEST;
+    if (why != 0) {
         /* What it finds after this are return addresses. A forced unwind has no other phase, and needs none. */
-        locked(take_off, stub);
+        locked(take_off, why);
         if ((actions & _UA_HANDLER_FRAME) != 0 && (actions & _UA_FORCE_UNWIND) == 0)
             resume_by_another(exception);
         return _URC_CONTINUE_UNWIND;
@@ -143,9 +184,9 @@ _Unwind_Reason_Code stile__barrier_personality(int version, _Unwind_Action actio
     if ((actions & _UA_SEARCH_PHASE) != 0)
         return _URC_CONTINUE_UNWIND;
     locked(mark_hit, stub);
-    u->set_gr(context, 0 /* rax */, (_Unwind_Word)(uintptr_t)exception);
-    u->set_gr(context, 1 /* rdx */, stile__stub_ra(stub));
-    u->set_ip(context,
-              (_Unwind_Word)(uintptr_t)(stile__landing_pool + (u - unwinders) * STILE__LANDING_BYTES));
+    u->can.set_gr(context, 0 /* rax */, (_Unwind_Word)(uintptr_t)exception);
+    u->can.set_gr(context, 1 /* rdx */, stile__stub_ra(stub));
+    u->can.set_ip(context,
+                  (_Unwind_Word)(uintptr_t)(stile__landing_pool + (u - unwinders) * STILE__LANDING_BYTES));
     return _URC_INSTALL_CONTEXT;
 }

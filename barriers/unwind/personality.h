@@ -21,6 +21,14 @@ _Unwind_Reason_Code stile__barrier_personality(int version, _Unwind_Action actio
 /* Has the stubs' CFI name it, before the first barrier is placed. Until then unwinders find none there. */
 void stile__barrier_personality_set(void);
 
+/* After that: tests the unwinder that the program finds by name, if it has one. No barrier is placed in this process if it
+ * does not pass. Others are tested when they first come to a barrier in search
+ * of who catches; a forced unwind searches for nobody. */
+void stile__barrier_unwinder_test(void);
+
+/* In the child of a fork: no other thread is looking an unwinder's functions up any more. */
+void stile__barrier_personality_forked(void);
+
 #define STILE__LANDINGS      8u /* unwinders in one process that can be told apart */
 #define STILE__LANDING_BYTES 16u
 

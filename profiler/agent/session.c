@@ -164,6 +164,9 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         return err;
     }
     stile__barrier_personality_set();
+    /* In the child of a fork other threads may have left an unwinder's locks behind; their parent has tested it. */
+    if (o->barriers != STILE__BARRIERS_OFF && origin != STILE__ORIGIN_FORK)
+        stile__barrier_unwinder_test();
     stile__waits_init();
     stile__sockets_init();
     region_fill(r, o, origin, start_cpu_ns);
@@ -358,6 +361,7 @@ void stile__session_fork_child(void)
         0; /* placed by the parent */
     stile__barriers_give_back(&stile__thread.barriers);
     stile__stub_chunks_forked();
+    stile__barrier_personality_forked();
     atomic_store_explicit(&starting, 0, memory_order_relaxed);
     collector.hidden = 0;
     stile__signal_owner_set(stile__raw_getpid());

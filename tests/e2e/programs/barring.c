@@ -123,6 +123,7 @@ __attribute__((constructor)) static void begin(void)
 {
     pthread_key_create(&thread_key, thread_end);
     stile__barrier_personality_set();
+    stile__barrier_unwinder_test();
 }
 
 __attribute__((destructor)) static void end(void)
