@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "barriers/chain.h"
+#include "barriers/shadow_stack.h"
 #include "barriers/stack_lock.h"
 #include "barriers/unwind/personality.h"
 #include "profiler/agent/alt_stack.h"
@@ -144,6 +146,16 @@ static int signals_install(const struct stile__options *o, enum stile__origin or
     return err;
 }
 
+/* Whether this process bears barriers. Not in the child of a fork: its parent has looked, and other threads may have left an
+ * unwinder's locks behind. */
+static void barriers_check(void)
+{
+    if (stile__shadow_stack_on())
+        stile__barriers_off(NULL, STILE__BARRIERS_OFF_SHADOW_STACK);
+    else
+        stile__barrier_unwinder_test();
+}
+
 static int start(const struct stile__options *o, enum stile__origin origin)
 {
     struct stile__region *r;
@@ -164,9 +176,8 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         return err;
     }
     stile__barrier_personality_set();
-    /* In the child of a fork other threads may have left an unwinder's locks behind; their parent has tested it. */
     if (o->barriers != STILE__BARRIERS_OFF && origin != STILE__ORIGIN_FORK)
-        stile__barrier_unwinder_test();
+        barriers_check();
     stile__waits_init();
     stile__sockets_init();
     region_fill(r, o, origin, start_cpu_ns);

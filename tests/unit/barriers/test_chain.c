@@ -196,7 +196,8 @@ static void lists_are_sound(void)
     }
     assert_int_equal(b.pending, STILE__STUB_NONE);
     /* The first two are nobody's. */
-    assert_true((n + live + held) % STILE__STUB_CHUNK == 0 || (n + live + held + STILE__STUB_SELF_TEST + 1) % STILE__STUB_CHUNK == 0);
+    assert_true((n + live + held) % STILE__STUB_CHUNK == 0 ||
+                (n + live + held + STILE__STUB_SELF_TEST + 1) % STILE__STUB_CHUNK == 0);
 }
 
 static uint32_t stubs_on_stack(void)
