@@ -26,32 +26,30 @@ static bool opcode_before(const uint8_t *code, size_t modrm)
            (modrm >= 4 && code[modrm - 4] == 0xc4);
 }
 
-/* Whether the bytes at a ModR/M byte say: the word at a distance from rsp, or rbp. */
-static bool operand_is(const uint8_t *code, size_t n, size_t modrm, bool from_rsp, int32_t distance)
+/* Whether code has an operand: a ModR/M byte of this kind, and then these bytes. */
+static bool operand_found(const uint8_t *code, size_t n, unsigned mod, unsigned rm, const uint8_t *rest,
+                          size_t len)
 {
-    const unsigned mod = code[modrm] >> 6, rm = code[modrm] & 7u;
-    size_t at = modrm + 1;
-    int32_t wide;
-    if ((mod != MOD_DISP8 && mod != MOD_DISP32) || rm != (from_rsp ? RM_SIB : RM_RBP))
-        return false;
-    if (from_rsp && (at >= n || code[at++] != SIB_RSP))
-        return false;
-    if (mod == MOD_DISP8)
-        return at < n && (int8_t)code[at] == distance && opcode_before(code, modrm);
-    if (at + sizeof wide > n)
-        return false;
-    memcpy(&wide, code + at, sizeof wide);
-    return wide == distance && opcode_before(code, modrm);
+    const uint8_t *end = code + n;
+    for (const uint8_t *at = code; (at = memmem(at, (size_t)(end - at), rest, len)) != NULL; at++)
+        if (at > code && at[-1] >> 6 == mod && (at[-1] & 7u) == rm &&
+            opcode_before(code, (size_t)(at - 1 - code)))
+            return true;
+    return false;
 }
 
+/* Whether code uses the word below the CFA: a displacement of one byte where that is enough, or of four. */
 static bool code_uses(const uint8_t *code, size_t n, uint64_t rule)
 {
     const bool from_rsp = stile__rule_op(rule) == STILE__RULE_RSP;
+    const unsigned rm = from_rsp ? RM_SIB : RM_RBP;
     const int32_t distance = stile__rule_offset(rule) - 8;
-    for (size_t i = 0; i < n; i++)
-        if (operand_is(code, n, i, from_rsp, distance))
-            return true;
-    return false;
+    uint8_t rest[1 + sizeof distance] = {SIB_RSP};
+    memcpy(rest + 1, &distance, sizeof distance);
+    const uint8_t *from = from_rsp ? rest : rest + 1;
+    const size_t sib = from_rsp ? 1 : 0;
+    return (distance == (int8_t)distance && operand_found(code, n, MOD_DISP8, rm, from, sib + 1)) ||
+           operand_found(code, n, MOD_DISP32, rm, from, sib + sizeof distance);
 }
 
 static void function_take(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end)

@@ -9,7 +9,7 @@
 
 #include "profiler/collector/elf_file.h"
 
-#define OWN_ADDRESS_ANSWERS 8u
+#define OWN_ADDRESS_ANSWERS 32u
 
 /* The code of the function that was asked for last, and what was answered. Zeros at first. */
 struct own_address {
