@@ -1,0 +1,47 @@
+"""B08: recursion, mutual recursion and tail calls, a hundred thousand frames deep: the right sums, at a constant cost."""
+
+import resource
+
+import pytest
+
+import harness
+import pprof
+from under_barriers import HZ, assert_used, environment, modes
+
+MS = 300
+DEPTH = 100_000
+STACK = 64 << 20
+SAVED = 0.95  # of all frames, most of which are never new
+
+
+class Ends(pprof.Profile):
+    """A profile of whose stacks only both ends are looked at: there are millions of frames."""
+
+    def _sample(self, sample):
+        ids = sample.location_id
+        frames = self.locations[ids[0]] + self.locations[ids[-1]]
+        return pprof.Sample(frames, sample.value[0], sample.value[1], {"depth": len(ids)})
+
+
+def load(path):
+    return Ends(pprof.gzip.decompress(harness.wait_for_file(path).read_bytes()), path.name)
+
+
+def large_stack():
+    """In the program, before it begins."""
+    resource.setrlimit(resource.RLIMIT_STACK, (STACK, resource.getrlimit(resource.RLIMIT_STACK)[1]))
+
+
+@modes
+@pytest.mark.parametrize("way,stack", [("recursion", "thread"), ("mutual", "thread"), ("tail", "thread"),
+                                       ("mutual", "main")])
+def test_a_hundred_thousand_frames(way, stack, mode, out):
+    argv = [harness.program("deep_calls"), way, stack, str(MS)]
+    plain = harness.run(argv, preexec_fn=large_stack)
+    barred = harness.run(argv, profile=out, hz=HZ, env=environment(mode), preexec_fn=large_stack)
+    assert plain.status == 0 and barred.same == plain.same, (plain, barred)
+    p = load(out)
+    told = assert_used(p, mode)
+    assert told["placed"] > 0 and told["saved"] > SAVED * told["frames"], told
+    deep = sum(s.count for s in p.samples if s.labels["depth"] > DEPTH)
+    assert deep * DEPTH > SAVED * told["frames"], (deep, told)  # so it is of these that the share tells
