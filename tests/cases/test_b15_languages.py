@@ -1,0 +1,61 @@
+"""B15: panics of Rust, coroutines of C++20, LLVM's unwinder and a static one of libgcc's: nothing changes."""
+
+import pytest
+
+import harness
+import pprof
+from under_barriers import assert_used, modes, run
+
+MS = 500
+BURN_MS = 20  # at the bottom of each descent of `passing`
+
+EXCEPTIONS = ["catch", "rethrow", "nested", "carry", "foreign", "forced"]
+
+
+@pytest.fixture(scope="session")
+def panics(tmp_path_factory):
+    """The program in Rust. Its library is linked in, and has libgcc's unwinder from libgcc_s."""
+    path = tmp_path_factory.mktemp("rust") / "panics"
+    source = harness.SOURCE / "tests" / "e2e" / "programs" / "panics.rs"
+    r = harness.run([harness.tool("rustc"), "--edition", "2021", "-C", "opt-level=2", "-g", "-o", path, source])
+    assert r.status == 0, r
+    needed = harness.run([harness.tool("readelf"), "-d", path]).out
+    assert b"libgcc_s.so.1" in needed, needed
+    return path
+
+
+@modes
+def test_panics(panics, mode, out):
+    p = run([panics, str(MS)], out, mode)
+    assert_used(p, mode)
+    assert any(f.name.endswith("descend") for s in p.samples for f in s.frames)
+
+
+@modes
+def test_coroutines(mode, out):
+    p = run([harness.program("coroutines"), str(MS)], out, mode)
+    assert_used(p, mode)
+    assert any("calls(" in f.name for s in p.samples for f in s.frames)
+
+
+@modes
+@pytest.mark.parametrize("what", EXCEPTIONS + ["return"])
+def test_unwinder_of_llvm(what, mode, out):
+    assert_used(run([harness.program("passing_llvm"), what, str(BURN_MS)], out, mode), mode)
+
+
+@modes
+@pytest.mark.parametrize("name", ["passing_static", "passing_static_all"])
+def test_static_unwinder_returns(name, mode, out):
+    assert_used(run([harness.program(name), "return", str(BURN_MS)], out, mode), mode)
+
+
+@modes
+@pytest.mark.parametrize("what", EXCEPTIONS + ["threads"])
+@pytest.mark.parametrize("name", ["passing_static", "passing_static_all"])
+def test_static_unwinder_throws(name, what, mode, out):
+    """No name leads to this unwinder: the first exception that comes to a barrier is the end of all of them."""
+    told = pprof.barriers(run([harness.program(name), what, str(BURN_MS)], out, mode))
+    assert told
+    if mode == "all":
+        assert told["placed"] > 0 and told["saved"] > 0 and told["restored"] > 0, told
