@@ -5,7 +5,7 @@ import pytest
 import harness
 from under_barriers import assert_used, modes, run
 
-MS = 500
+MS = 300
 
 
 @modes
