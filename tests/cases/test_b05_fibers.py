@@ -1,4 +1,4 @@
-"""B05: fibers, resumed from every depth of a thread's own stack, where barriers are, and by one thread after another."""
+"""B05: fibers, resumed from every depth of a thread's own stack, where barriers are, by one thread or another."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""B07: what functions return arrives, and what they leave alone stays: in every register, flags and control words included."""
+"""B07: what functions return arrives, and what they leave alone stays, in every register, flags included."""
 
 import pytest
 

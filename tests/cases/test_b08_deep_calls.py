@@ -1,4 +1,4 @@
-"""B08: recursion, mutual recursion and tail calls, a hundred thousand frames deep: the right sums, at a constant cost."""
+"""B08: recursion, mutual recursion and tail calls a hundred thousand deep: the right sums at a constant cost."""
 
 import resource
 

@@ -1,6 +1,6 @@
-// Coroutines of C++20: `coroutines MS`. Chains of them that wait for one another, on a deep stack or by jumps; exceptions
-// that pass from each to the one that waits; generators in generators; and chains that are suspended at the bottom, and go
-// on or are destroyed at another depth or on another thread.
+// Coroutines of C++20: `coroutines MS`. Chains of them that wait for one another, on a deep stack or by jumps;
+// exceptions that pass from each to the one that waits; generators in generators; and chains that are suspended at
+// the bottom, and go on or are destroyed at another depth or on another thread.
 #include <coroutine>
 #include <exception>
 #include <thread>

@@ -1,7 +1,8 @@
-/* Calls a hundred thousand deep: `deep_calls WAY STACK MS`. WAY is how functions call: `recursion`, `mutual`, or `tail`: each
- * frame was entered by a jump, so that its return address was left to another function than the one that uses it. STACK is
- * `thread`, one with a large stack, or `main`. It spends its time going up and down at the bottom, where it works at few
- * places, since what a profile holds is frames by different stacks; before that less deep, so that the code is known. */
+/* Calls a hundred thousand deep: `deep_calls WAY STACK MS`. WAY is how functions call: `recursion`, `mutual`, or
+ * `tail`: each frame was entered by a jump, so that its return address was left to another function than the one
+ * that uses it. STACK is `thread`, one with a large stack, or `main`. It spends its time going up and down at the
+ * bottom, where it works at few places, since what a profile holds is frames by different stacks; before that less
+ * deep, so that the code is known. */
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>

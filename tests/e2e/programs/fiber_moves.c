@@ -1,5 +1,5 @@
-/* Fibers that threads resume from every depth of their own stacks, each thread any fiber: `fiber_moves MS`, with the kind of
- * fibers of fiber_ucontext.c, fiber_boost.cc or fiber_pth.c. */
+/* Fibers that threads resume from every depth of their own stacks, each thread any fiber: `fiber_moves MS`, with
+ * the kind of fibers of fiber_ucontext.c, fiber_boost.cc or fiber_pth.c. */
 #include <pthread.h>
 #include <stdbool.h>
 

@@ -1,6 +1,7 @@
-/* Jumps over many frames: `long_jumps WAY MS`, where WAY is `longjmp`, `siglongjmp`, `timer` (out of a handler of signals that
- * a timer sends every 100 us) or `thread` (the same, sent by another thread). A round goes down a stack, some of whose
- * frames can be jumped to, jumps a few times from where it is and goes down again, and returns through all that is left. */
+/* Jumps over many frames: `long_jumps WAY MS`, where WAY is `longjmp`, `siglongjmp`, `timer` (out of a handler of
+ * signals that a timer sends every 100 us) or `thread` (the same, sent by another thread). A round goes down a
+ * stack, some of whose frames can be jumped to, jumps a few times from where it is and goes down again, and
+ * returns through all that is left. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
-// Panics through deep stacks: `panics MS`. They are caught at the top, on the way, and at a thread's end; every frame's guard
-// has to be dropped, the innermost first, and some have deep stacks themselves.
+// Panics through deep stacks: `panics MS`. They are caught at the top, on the way, and at a thread's end; every
+// frame's guard has to be dropped, the innermost first, and some have deep stacks themselves.
 use std::arch::asm;
 use std::cell::Cell;
 use std::panic::{catch_unwind, panic_any, resume_unwind, set_hook, AssertUnwindSafe};

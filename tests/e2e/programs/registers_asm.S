@@ -1,7 +1,7 @@
-/* void registers_round(uint64_t depth, const struct image *images), for registers.c: every_register calls itself `depth`
- * times. Each call returns with all registers that a caller could look at as the image of its depth has them, flags
- * and control words included, and each caller puts them into `found` as they are, by its first instructions, and has
- * them compared. What lies between the return and those instructions may change nothing. */
+/* void registers_round(uint64_t depth, const struct image *images), for registers.c: every_register calls itself
+ * `depth` times. Each call returns with all registers that a caller could look at as the image of its depth has
+ * them, flags and control words included, and each caller puts them into `found` as they are, by its first
+ * instructions, and has them compared. What lies between the return and those instructions may change nothing. */
 #include "registers.h"
 
         .text

@@ -1,6 +1,6 @@
-// What functions return, many calls deep: `results MS`. Results of every class of the ABI are compared with those of loops, bit
-// by bit; and a chain of functions keeps values in registers that calls may change, since each callee is known not to
-// (-fipa-ra).
+// What functions return, many calls deep: `results MS`. Results of every class of the ABI are compared with those of
+// loops, bit by bit; and a chain of functions keeps values in registers that calls may change, since each callee is
+// known not to (-fipa-ra).
 #include <complex>
 #include <cstring>
 #include <immintrin.h>
@@ -173,9 +173,9 @@ void try_all(unsigned depth)
 #endif
 }
 
-// Each function of the chain has a value of its own over the call, an integer or a floating-point number by turns. The
-// compiler knows what the callees change, which is little at first: so it leaves the values in registers where others could
-// not, and as many of the outer ones as are left.
+// Each function of the chain has a value of its own over the call, an integer or a floating-point number by
+// turns. The compiler knows what the callees change, which is little: so it leaves values in registers that any
+// other call might change.
 constexpr int LINKS = 24;
 
 template <int N> __attribute__((noinline, noclone)) static double link(double x, uint64_t y)

@@ -1,5 +1,6 @@
-/* What the programs of the barrier cases share: rounds for as long as CPU time is left, work on each frame, so that samples
- * find stacks of every depth, and checks. What they print does not depend on how many rounds there were. */
+/* What the programs of the barrier cases share: rounds for as long as CPU time is left, work on each frame, so
+ * that samples find stacks of every depth, and checks. What they print does not depend on how many rounds there
+ * were. */
 #ifndef STILE_E2E_ROUNDS_H
 #define STILE_E2E_ROUNDS_H
 

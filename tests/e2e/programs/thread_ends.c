@@ -1,6 +1,6 @@
-/* Threads that end deep in their stacks: `thread_ends MS`, with the frames of thread_ends_frames.c or .cc. They exit, are
- * cancelled where they ask, where they wait, and wherever they are; and at last the main thread exits. Each frame has to be
- * cleaned up, the innermost first. */
+/* Threads that end deep in their stacks: `thread_ends MS`, with the frames of thread_ends_frames.c or .cc. They
+ * exit, are cancelled where they ask, where they wait, and wherever they are; and at last the main thread exits.
+ * Each frame has to be cleaned up, the innermost first. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
