@@ -17,7 +17,9 @@
  *  - All steps run with all signals blocked, under the lock of the stack: in the thread's handler, or in normal context
  *    (exceptions, the thread's end, fork, stop). After each step every slot holds a return address, or a stub whose entry
  *    is right. So whoever unwinds this stack from outside, at any instruction, finds the same callers.
- *  - Slots lie on the thread's own stack, never in a fiber's. */
+ *  - Slots lie on the thread's own stack, never in a fiber's, nor in a coroutine's or on an alternate stack that is an array in
+ *    one of the thread's frames: a base record is of one stack from its innermost frame to the thread's outermost one.
+ *    Whoever was switched away from inside a stub there would not be seen. */
 #ifndef STILE_BARRIERS_CHAIN_H
 #define STILE_BARRIERS_CHAIN_H
 

@@ -100,11 +100,13 @@ static void stack_learn(const struct birth *b)
     stile__thread.stack.lo = end - (b->stack_size & ~(size_t)(STILE__PAGE - 1));
 }
 
-static void thread_born(const struct birth *b)
+/* root: where the frame is of what libc calls. */
+static void thread_born(const struct birth *b, const void *root)
 {
     stile__thread.program_blocks = b->program_blocks;
     stile__thread.wait_blocks = b->wait_blocks;
     stack_learn(b);
+    stile__thread.stack_root = (uintptr_t)root;
     stile__thread_enter(0);
 }
 
@@ -113,7 +115,7 @@ static void *thread_start(void *arg)
 {
     struct birth b = *(struct birth *)arg;
     birth_give(arg);
-    thread_born(&b);
+    thread_born(&b, __builtin_frame_address(0));
     return b.start(b.arg);
 }
 
@@ -121,7 +123,7 @@ static int thread_start_c11(void *arg)
 {
     struct birth b = *(struct birth *)arg;
     birth_give(arg);
-    thread_born(&b);
+    thread_born(&b, __builtin_frame_address(0));
     return b.start_c11(b.arg);
 }
 

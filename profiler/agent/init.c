@@ -28,6 +28,8 @@ void stile__init_hooks(void)
     at_quick_exit(stile__session_exit); /* registered first, so it runs last */
 }
 
+#define ENTRY_FRAME 64u /* more than _start pushes before it calls libc */
+
 /* The main thread's stack ends where the kernel put the arguments; it begins as far below as the limit allows. */
 static void main_stack_set(char **argv)
 {
@@ -37,6 +39,7 @@ static void main_stack_set(char **argv)
         size = limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur > (1u << 30) ? 1u << 30 : limit.rlim_cur;
     stile__thread.stack.hi = (uintptr_t)argv;
     stile__thread.stack.lo = stile__thread.stack.hi > size ? stile__thread.stack.hi - size : 0;
+    stile__thread.stack_root = stile__thread.stack.hi - ENTRY_FRAME;
 }
 
 __attribute__((constructor)) static void library_loaded(int argc, char **argv, char **envp)

@@ -29,6 +29,8 @@ struct stile__thread {
     struct stile__bounds stack;
     uintptr_t
         stack_read; /* down to here its pages could be read when the handler came so deep; 0: it has not yet */
+    uintptr_t
+        stack_root; /* its outermost frame lies above this, and all others below; outside of the stack: not known */
     char *alt_stack;     /* ours, from its guard page on, installed or in reserve; NULL: none */
     uint32_t alt_cell;   /* its place in the pool, from 1; 0: none */
     stack_t alt_shown;   /* what the program has set, where ours stands for it */

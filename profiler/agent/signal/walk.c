@@ -13,6 +13,8 @@
 #define RECURSION_TRIES  8u
 #define CROSSINGS_MAX    64u /* signal frames in one walk; their stack pointers may go round in a circle */
 
+#define ROOT_FRAME 256u /* bytes that the outermost frame may have grown by since it was last seen */
+
 /* In a signal frame, from the stack pointer that its handler returns to: a ucontext_t begins there. */
 #define FRAME_REGS offsetof(ucontext_t, uc_mcontext.gregs)
 
@@ -85,6 +87,12 @@ static uint64_t pc_of(const struct stile__walker *w, const uint64_t *regs)
     return stub == STILE__STUB_NONE ? regs[REG_RIP] : stile__barrier_inside(w->barriers, stub);
 }
 
+/* Whether the thread's own stack has an address: nobody else's barriers are in it. */
+static inline bool in_own_stack(const struct stile__walker *w, uint64_t address)
+{
+    return address >= w->stack->lo && address < w->stack->hi;
+}
+
 /* From a signal frame to what the signal interrupted, on whatever stack that was. */
 static bool signal_cross(struct stile__walker *w)
 {
@@ -95,6 +103,8 @@ static bool signal_cross(struct stile__walker *w)
     w->rbp = regs[REG_RBP];
     w->pc = pc_of(w, regs);
     w->place_at = UINT32_MAX; /* what the signal interrupted may be reading its own return address */
+    if (in_own_stack(w, frame) && !(w->rsp > frame && in_own_stack(w, w->rsp)))
+        w->ascends = false;
     if (!(w->rsp > frame && w->rsp < w->hi) && !stile__stack_find(w)) {
         if (w->out != w->out_end) {
             *w->out++ = w->pc;
@@ -173,12 +183,6 @@ static inline void frames_note(struct stile__walker *w, uint64_t *out)
 {
     w->n += (uint32_t)(out - w->out);
     w->out = out;
-}
-
-/* Whether the thread's own stack has an address: nobody else's barriers are in it. */
-static inline bool in_own_stack(const struct stile__walker *w, uint64_t address)
-{
-    return address >= w->stack->lo && address < w->stack->hi;
 }
 
 static inline size_t least(size_t a, size_t b)
@@ -487,6 +491,25 @@ static enum stile__reason rest_leave(struct stile__walker *w, enum stile__record
     return reason;
 }
 
+/* Whether a walk that is complete came to the outermost frame of its thread. A coroutine, too, may have its stack in an array
+ * in one of the thread's frames, and a root of its own there. Where the thread's is not known, it is the highest so far. */
+static bool root_reached(const struct stile__walker *w)
+{
+    if (in_own_stack(w, *w->stack_root) && w->rsp < *w->stack_root)
+        return false;
+    if (!in_own_stack(w, *w->stack_root) || w->rsp - *w->stack_root > ROOT_FRAME)
+        *w->stack_root = w->rsp - ROOT_FRAME;
+    return true;
+}
+
+/* Whether barriers may stand on what was walked, and those that stood there and were not met are dead: all of it is one
+ * stack, from its innermost frame to the outermost one. */
+static bool is_base(const struct stile__walker *w, enum stop stop)
+{
+    return w->barriers != NULL && in_own_stack(w, w->rsp) && w->ascends &&
+           (stop == STOP_BARRIER || root_reached(w));
+}
+
 static enum stile__reason walk(struct stile__walker *w)
 {
     if (!stile__stack_find(w)) {
@@ -506,7 +529,7 @@ static enum stile__reason walk(struct stile__walker *w)
         w->record->kept = stile__stub_entries[w->barriers->stop].kept;
         __attribute__((fallthrough));
     case STOP_END:
-        if (w->barriers != NULL && in_own_stack(w, w->rsp)) {
+        if (is_base(w, stop)) {
             w->record->flags |= STILE__IS_BASE;
             places_propose(w, w->n + w->record->kept);
         }
@@ -552,6 +575,7 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.at = at;
     w.stack = &t->stack;
     w.stack_read = &t->stack_read;
+    w.stack_root = &t->stack_root;
     w.record = record;
     w.rsp = at->regs[REG_RSP];
     w.rbp = at->regs[REG_RBP];
@@ -564,6 +588,7 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.n = 0;
     w.depth = s->depth;
     w.crossings = 0;
+    w.ascends = true;
     w.anchor = (struct stile__anchor){.n = 0, .regs = at->regs};
     stile__rules_begin(&w);
     memo_begin(&w, stile__session_memo(s, r, (uint32_t)t->id));

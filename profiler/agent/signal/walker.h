@@ -21,8 +21,8 @@ struct stile__walker {
     struct stile__region *r;
     struct stile__rules *rules;
     const struct stile__place *at;
-    const struct stile__bounds *stack; /* the thread's own */
-    uintptr_t *stack_read;             /* as in stile__thread */
+    const struct stile__bounds *stack;  /* the thread's own */
+    uintptr_t *stack_read, *stack_root; /* as in stile__thread */
     struct stile__record *record;
     uint32_t unloads; /* as of which the rules are right */
     uint64_t tag;     /* of keys: of the unloads what they have room for */
@@ -35,6 +35,7 @@ struct stile__walker {
     struct stile__block *block; /* that out points into, or NULL: the record */
     uint32_t n, depth;
     uint32_t crossings;
+    bool ascends; /* through its thread's own stack, without a leap down or to another stack */
     struct stile__anchor anchor;
     struct stile__memo *memo;
     const struct stile__memo_frame *old, *old_end; /* of the last walk: what comes next */
