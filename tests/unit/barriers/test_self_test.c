@@ -169,7 +169,8 @@ __attribute__((naked)) static _Unwind_Reason_Code raise_asking(struct _Unwind_Ex
     (void)exception;
     __asm__("sub $8, %rsp\n\t"
             "call asks\n\t"
-            "mov %rax, %rbx\n\t"
+            "test %rax, %rax\n\t"
+            "cmovne %rax, %rbx\n\t"
             "lea -16(%rbp), %rsp\n\t"
             "jmp *landing(%rip)");
 }
