@@ -322,6 +322,7 @@ static int on_start(void **state)
     assert_int_equal(syscall(SYS_sigaltstack, &alt, NULL), 0);
     handler_install_raw(SIGTRAP, on_trap);
     stile__barrier_personality_set();
+    stile__barrier_unwinder_test();     /* as a session does; not while every instruction is looked at */
     assert_true(throw_through(20) > 0); /* binds what is bound lazily */
     /* Where exceptions' unwinder is. */
     assert_int_not_equal(dladdr(find, &where), 0);
