@@ -4,6 +4,7 @@
 
 #include "barriers/call_site.h"
 #include "profiler/agent/session.h"
+#include "profiler/agent/signal/faults.h"
 #include "profiler/region/raw_syscall.h"
 
 #include "profiler/agent/signal/poison.h"
@@ -61,11 +62,13 @@ static uint32_t idle_take(struct stile__barriers *b)
 {
     if (b->n_idle <= QUARANTINE) {
         uint32_t chunk = stile__stub_chunk_take();
-        if (chunk == UINT32_MAX)
+        if (chunk == UINT32_MAX) {
+            stile__fault_starved();
             return STILE__STUB_NONE;
-        for (uint32_t i = 0; i < STILE__STUB_CHUNK; i++)
-            if (chunk * STILE__STUB_CHUNK + i > STILE__STUB_SELF_TEST)
-                idle_append(b, chunk * STILE__STUB_CHUNK + i);
+        }
+        for (uint32_t stub = chunk * STILE__STUB_CHUNK, end = stub + STILE__STUB_CHUNK; stub < end; stub++)
+            if (stub > STILE__STUB_SELF_TEST && stub < stile__fault_stubs())
+                idle_append(b, stub);
     }
     uint32_t stub = b->idle;
     b->idle = entry(stub)->next;
@@ -224,6 +227,26 @@ static void younger_retire(struct stile__barriers *b, const struct stile__barrie
     }
 }
 
+/* Puts a stub whose entry is right into its slot, if the return address is still there. At once: a walk that was led astray
+ * may have taken a word for a return address that another thread writes. */
+static bool slot_fill(uint32_t stub)
+{
+    struct stile__stub_entry *e = entry(stub);
+    _Atomic uint64_t *slot = (_Atomic uint64_t *)e->slot;
+    const uint64_t ra = stile__stub_ra(stub);
+    const bool changes = stile__fault(STILE__FAULT_SLOT, 1);
+    if (changes)
+        atomic_store_explicit(slot, ~ra, memory_order_relaxed);
+    /* The stub goes where its entry says: so the entry first. */
+    atomic_signal_fence(memory_order_release);
+    uint64_t stands = ra;
+    bool filled = atomic_compare_exchange_strong_explicit(slot, &stands, stile__stub_address(stub),
+                                                          memory_order_relaxed, memory_order_relaxed);
+    if (changes)
+        atomic_store_explicit(slot, ra, memory_order_relaxed);
+    return filled;
+}
+
 /* Puts what was proposed into its slots, oldest last, and before the rest of the chain. */
 static void pending_place(struct stile__barriers *b, uint32_t n, uint32_t total,
                           enum stile__barriers_wish wish)
@@ -232,9 +255,8 @@ static void pending_place(struct stile__barriers *b, uint32_t n, uint32_t total,
     while (*link != STILE__STUB_NONE) {
         uint32_t stub = *link;
         struct stile__stub_entry *e = entry(stub);
-        uint64_t *slot = (uint64_t *)e->slot;
         uint32_t depth = e->kept;
-        if (!stile__barrier_worth(wish, depth, n, total) || *slot != stile__stub_ra(stub)) {
+        if (!stile__barrier_worth(wish, depth, n, total) || !slot_fill(stub)) {
             *link = e->next;
             pending_drop(b, stub);
             continue;
@@ -243,9 +265,6 @@ static void pending_place(struct stile__barriers *b, uint32_t n, uint32_t total,
         e->state = STILE__STUB_LIVE;
         b->n_live++;
         b->placed++;
-        /* The stub goes where its entry says: so the entry first. */
-        atomic_signal_fence(memory_order_release);
-        *slot = stile__stub_address(stub);
         link = &e->next;
     }
     *link = older;
@@ -272,6 +291,14 @@ static void chain_thin(struct stile__barriers *b, uint32_t total, const struct s
     }
 }
 
+/* As if the program had rewritten its frames: the stubs are gone, and were not hit. */
+static void barriers_lose(struct stile__barriers *b)
+{
+    for (uint32_t stub = b->first; STILE__FAULTY && stub != STILE__STUB_NONE; stub = entry(stub)->next)
+        if (stile__fault(STILE__FAULT_GONE, 1))
+            *(uint64_t *)entry(stub)->slot = stile__stub_ra(stub);
+}
+
 void stile__barriers_commit(struct stile__barriers *b, uint32_t n, enum stile__barriers_wish wish,
                             const struct stile__barrier_place *at)
 {
@@ -282,6 +309,7 @@ void stile__barriers_commit(struct stile__barriers *b, uint32_t n, enum stile__b
     if ((b->n_live > LIVE_MAX && wish != STILE__BARRIERS_ALL) || b->starved)
         chain_thin(b, total, at);
     b->starved = false;
+    barriers_lose(b);
 }
 
 void stile__barriers_remove(struct stile__barriers *b, const struct stile__barrier_place *at)

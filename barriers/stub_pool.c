@@ -1,6 +1,8 @@
 /* Which chunks of stubs are whose. Async-signal-safe. */
 #include "barriers/stub.h"
 
+#include "profiler/agent/signal/faults.h"
+
 #include "profiler/agent/signal/poison.h"
 
 #define CHUNKS (STILE__STUBS / STILE__STUB_CHUNK)
@@ -16,6 +18,8 @@ uint32_t stile__stub_chunk_take(void)
     for (uint32_t k = 0; k < CHUNKS; k++) {
         uint32_t chunk = (from + k) % CHUNKS;
         uint64_t bit = 1ull << chunk % 64;
+        if (chunk * STILE__STUB_CHUNK >= stile__fault_stubs())
+            continue;
         /* Acquire pairs with the release of who had it: his stubs are in no slot any more. */
         if (!(atomic_load_explicit(&claimed[chunk / 64], memory_order_relaxed) & bit) &&
             !(atomic_fetch_or_explicit(&claimed[chunk / 64], bit, memory_order_acquire) & bit)) {

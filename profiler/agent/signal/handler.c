@@ -7,6 +7,7 @@
 
 #include "barriers/stack_lock.h"
 #include "profiler/agent/clock.h"
+#include "profiler/agent/signal/faults.h"
 #include "profiler/region/raw_syscall.h"
 
 #include "profiler/agent/signal/poison.h"
@@ -151,9 +152,11 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
         t->kernel_ns += tick->ticks * s->period_ns;
     const uint32_t cells = stile__slot_cells(s->size, i);
     struct stile__cell *ring = (void *)((char *)r + s->at.rings + stile__ring_offset(s->size, i));
-    struct stile__record *record = stile__ring_reserve(ring, cells, &t->slot->head, &t->slot->tail,
-                                                       STILE__WALK_CELLS_MAX(cells), &commit);
-    if (record == NULL)
+    const bool full = stile__fault(STILE__FAULT_RING, tick->ticks);
+    struct stile__record *record = full ? NULL
+                                        : stile__ring_reserve(ring, cells, &t->slot->head, &t->slot->tail,
+                                                              STILE__WALK_CELLS_MAX(cells), &commit);
+    if (record == NULL && !full)
         record =
             stile__ring_reserve(ring, cells, &t->slot->head, &t->slot->tail, STILE__WALK_CELLS_MIN, &commit);
     if (record == NULL) {
@@ -186,7 +189,8 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     /* The holder may be the very code that this signal interrupted: never wait for it. */
     if (tick->placeless) {
         /* not here */
-    } else if (stile__stack_trylock(&t->slot->stack_lock, t->tid)) {
+    } else if (!stile__fault(STILE__FAULT_LOCK, tick->ticks) &&
+               stile__stack_trylock(&t->slot->stack_lock, t->tid)) {
         stile__walk(s, r, t, at, record);
         if (tick->reason != STILE__REASON_NONE) /* whatever the walk found besides */
             record->reason = tick->reason;

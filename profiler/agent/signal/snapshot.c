@@ -1,6 +1,8 @@
 /* Third stage of a sample: the copy of the stack, in chained blocks of the region. Runs in the signal handler. */
 #include "profiler/agent/signal/handler.h"
 
+#include "profiler/agent/signal/faults.h"
+
 #include "profiler/agent/signal/poison.h"
 
 /* Other frames' memory is not ours to be checked by a sanitizer, and memcpy may be one's wrapper. */
@@ -16,7 +18,7 @@ uint32_t stile__block_take(struct stile__session *s, struct stile__region *r, ui
     uint32_t ready = atomic_load_explicit(&r->blocks_ready, memory_order_acquire);
     if (ready > s->size.block_max)
         ready = s->size.block_max;
-    uint32_t words = (ready + 63) / 64;
+    uint32_t words = stile__fault(STILE__FAULT_BLOCK, 1) ? 0 : (ready + 63) / 64;
     hint /= 4;
     for (uint32_t k = 0; k < words; k++) {
         uint32_t w = (hint + k) % words;

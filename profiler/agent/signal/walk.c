@@ -6,6 +6,7 @@
 #include "profiler/agent/signal/walker.h"
 
 #include "barriers/call_site.h"
+#include "profiler/agent/signal/faults.h"
 
 #include "profiler/agent/signal/poison.h"
 
@@ -366,8 +367,9 @@ static enum stop frames_walk(struct stile__walker *w)
         uint64_t cfa, saved;
         while (f.old < f.old_end && f.old->rsp < f.rsp)
             f.old++;
-        const uint64_t rule =
-            f.old < f.old_end && f.old->pc == f.pc ? f.old->rule : stile__rule_find(w, f.pc);
+        const uint64_t rule = stile__fault_rule(STILE__FAULT_RULE, f.old < f.old_end && f.old->pc == f.pc
+                                                                       ? f.old->rule
+                                                                       : stile__rule_find(w, f.pc));
         if (f.now == w->now_limit)
             recursion_find(w, &f);
         else if (rule != 0) /* one that is not known will be, by the next walk */

@@ -1,6 +1,8 @@
 /* The rules of a walk: looked up in the region's table, and kept for the next time. Runs in the signal handler. */
 #include "profiler/agent/signal/walker.h"
 
+#include "profiler/agent/signal/faults.h"
+
 #include "profiler/agent/signal/poison.h"
 
 struct stile__rule_cached stile__rule_cache[STILE__RULES_CACHED];
@@ -16,6 +18,7 @@ uint64_t stile__rule_search(struct stile__walker *w, uint64_t pc)
             stile__rule_make(STILE__RULE_RSP, (int64_t)(pc & 15) >= stile__rule_extra(rule) ? 16 : 8, 0, 0);
     if (rule == 0)
         return 0;
+    rule = stile__fault_rule(STILE__FAULT_ROW, rule);
     uint32_t i = stile__rule_cached_at(pc);
     atomic_store_explicit(&stile__rule_cache[i].rule, rule, memory_order_relaxed);
     atomic_store_explicit(&stile__rule_cache[i].check, rule ^ (pc | w->tag), memory_order_relaxed);
