@@ -242,8 +242,11 @@ static bool slot_fill(uint32_t stub)
     uint64_t stands = ra;
     bool filled = atomic_compare_exchange_strong_explicit(slot, &stands, stile__stub_address(stub),
                                                           memory_order_relaxed, memory_order_relaxed);
-    if (changes)
+    if (changes) {
+        if (filled)
+            __builtin_trap();
         atomic_store_explicit(slot, ra, memory_order_relaxed);
+    }
     return filled;
 }
 
@@ -294,9 +297,11 @@ static void chain_thin(struct stile__barriers *b, uint32_t total, const struct s
 /* As if the program had rewritten its frames: the stubs are gone, and were not hit. */
 static void barriers_lose(struct stile__barriers *b)
 {
-    for (uint32_t stub = b->first; STILE__FAULTY && stub != STILE__STUB_NONE; stub = entry(stub)->next)
-        if (stile__fault(STILE__FAULT_GONE, 1))
-            *(uint64_t *)entry(stub)->slot = stile__stub_ra(stub);
+    for (uint32_t stub = b->first; STILE__FAULTY && stub != STILE__STUB_NONE; stub = entry(stub)->next) {
+        uint64_t *slot = (uint64_t *)entry(stub)->slot;
+        if (*slot == stile__stub_address(stub) && stile__fault(STILE__FAULT_GONE, 1))
+            *slot = stile__stub_ra(stub);
+    }
 }
 
 void stile__barriers_commit(struct stile__barriers *b, uint32_t n, enum stile__barriers_wish wish,

@@ -147,10 +147,14 @@ uint64_t from_plugin(uint64_t x)
     return descend(30, x, bottom);
 }
 
+/* One at a time, and not so often that all time is spent in waiting for the collector. */
 void plugin_turn(Chance &c)
 {
     static std::mutex lock;
-    const std::lock_guard<std::mutex> held(lock);
+    static std::atomic<uint64_t> next_ns;
+    const std::unique_lock<std::mutex> held(lock, std::try_to_lock);
+    if (!held.owns_lock() || now_ns() < next_ns)
+        return;
     void *handle = dlopen(plugin, RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr)
         wrong("dlopen", 0, 1);
@@ -164,6 +168,7 @@ void plugin_turn(Chance &c)
     }
     expect("dlclose", static_cast<uint64_t>(dlclose(handle)), 0);
     done[PLUGINS]++;
+    next_ns = now_ns() + 50 * 1000000ull;
 }
 
 struct Short {
@@ -191,8 +196,14 @@ void *short_main(void *arg)
     return s;
 }
 
+/* Not so many in a minute that numbers of threads come again. */
 void threads_turn(Chance &c)
 {
+    static std::atomic<uint64_t> next_ns;
+    uint64_t due = next_ns;
+    const uint64_t now = now_ns();
+    if (now < due || !next_ns.compare_exchange_strong(due, now + 15 * 1000000ull))
+        return;
     Short shorts[4];
     pthread_t threads[4];
     const uint32_t n = c.between(1, 4);

@@ -77,6 +77,13 @@ private:
     uint64_t wanted;
 };
 
+inline uint64_t now_ns()
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return static_cast<uint64_t>(t.tv_sec) * 1000000000u + static_cast<uint64_t>(t.tv_nsec);
+}
+
 WORK inline uint64_t mix(uint64_t x)
 {
     for (int i = 0; i < 200; i++)
