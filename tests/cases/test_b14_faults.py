@@ -6,10 +6,8 @@ import pytest
 import torture
 from under_barriers import modes
 
-BUSY = ("recursions", "exceptions", "jumps", "escapes", "backtraces")  # whatever needs no other process
 
-
-def run(tmp_path, mode, faults, kinds=BUSY, seconds=1, hz=10000):
+def run(tmp_path, mode, faults, kinds=torture.BUSY, seconds=1, hz=10000):
     r = torture.Round(tmp_path, seconds, 14, hz, mode, faults, kinds)
     assert not r.problems, r
     assert r.samples > 500 and all(n > 0 for k, n in r.injected.items() if k in faults.split("=")), (r, r.injected)

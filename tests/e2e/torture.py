@@ -21,6 +21,7 @@ import pprof
 
 FAULTY = harness.BUILD / "tests" / "faults" / "libstile_faulty.so"
 FAULTS = ["lock", "stubs", "slot", "gone", "rule", "row", "ring", "block"]  # as faults.h has them
+BUSY = ("recursions", "exceptions", "jumps", "escapes", "throws", "backtraces")  # needs no collector's answer
 DONE = re.compile(r"done: (.*); cpu (\d+) ns")
 REASON = re.compile(r"(\[[a-z ]+\]) (\d+) ticks")
 TOTALS = ["samples", "placed", "hit", "retired", "restored", "saved", "frames", "locked"]
@@ -145,7 +146,7 @@ def main(minutes):
         directory.mkdir()
         seconds = max(5, min(chance.randint(20, 60), round(end - time.monotonic())))
         r = Round(directory, seconds, seed + rounds, chance.choice([10000, 20000]),
-                  chance.choice(["all", "all", "all", "auto", "on"]), some_faults(chance))
+                  chance.choice(["all", "all", "all", "auto", "on"]), some_faults(chance), chance.choice([(), (), BUSY]))
         rounds += 1
         print(r, flush=True)
         totals.update({"samples": r.samples, **{w: r.told.get(w, 0) for w in TOTALS[1:]}})

@@ -171,17 +171,21 @@ void plugin_turn(Chance &c)
     next_ns = now_ns() + 50 * 1000000ull;
 }
 
+enum End { RETURNS, EXITS, CANCELLED }; /* the latter two from the bottom, through all frames */
+
 struct Short {
     uint32_t depth;
-    bool exits; /* from the bottom, through all frames */
+    End end;
     int guards;
 };
 
 WORK uint64_t exit_down(uint32_t depth, Short *s)
 {
     const Guard guard(s->guards, depth);
-    if (depth == 0)
+    if (depth == 0 && s->end == EXITS)
         pthread_exit(s);
+    while (depth == 0)
+        pause();
     return exit_down(depth - 1, s) + 1;
 }
 
@@ -191,7 +195,7 @@ void *short_main(void *arg)
     auto bottom = [s] { return mix(s->depth); };
     for (int i = 0; i < 10; i++)
         expect("recursion in a short thread", descend(s->depth, 5, bottom), mix(s->depth) + s->depth + 1);
-    if (s->exits)
+    if (s->end != RETURNS)
         exit_down(s->depth, s);
     return s;
 }
@@ -208,14 +212,17 @@ void threads_turn(Chance &c)
     pthread_t threads[4];
     const uint32_t n = c.between(1, 4);
     for (uint32_t i = 0; i < n; i++) {
-        shorts[i] = {c.between(1, 200), c.below(2) != 0, 0};
-        expect("pthread_create", static_cast<uint64_t>(pthread_create(&threads[i], nullptr, short_main, &shorts[i])),
-               0);
+        shorts[i] = {c.between(1, 200), static_cast<End>(c.below(3)), 0};
+        expect("pthread_create",
+               static_cast<uint64_t>(pthread_create(&threads[i], nullptr, short_main, &shorts[i])), 0);
     }
     for (uint32_t i = 0; i < n; i++) {
         void *result = nullptr;
+        const void *wanted = shorts[i].end == CANCELLED ? PTHREAD_CANCELED : &shorts[i];
+        if (shorts[i].end == CANCELLED)
+            expect("pthread_cancel", static_cast<uint64_t>(pthread_cancel(threads[i])), 0);
         expect("pthread_join", static_cast<uint64_t>(pthread_join(threads[i], &result)), 0);
-        expect("result of a thread", result == &shorts[i], 1);
+        expect("result of a thread", result == wanted, 1);
         expect("guards of a thread", static_cast<uint64_t>(shorts[i].guards), 0);
     }
     done[THREADS] += n;
@@ -236,12 +243,19 @@ struct {
     const char *name;
     uint32_t weight;
     void (*turn)(Chance &);
-} const kinds[KINDS] = {{"recursions", 6, recursion_turn}, {"exceptions", 4, exception_turn},
-                        {"jumps", 6, jump_turn},           {"escapes", 4, escape_turn},
-                        {"fibers", 6, fiber_turn},         {"forks", 2, fork_turn},
-                        {"spawns", 2, spawn_turn},         {"plugins", 1, plugin_turn},
-                        {"threads", 2, threads_turn},      {"storms", 0, nullptr},
-                        {"backtraces", 2, backtrace_turn}};
+} const kinds[KINDS] = {{"recursions", 6, recursion_turn},
+                        {"exceptions", 4, exception_turn},
+                        {"jumps", 6, jump_turn},
+                        {"escapes", 4, escape_turn},
+                        {"fibers", 6, fiber_turn},
+                        {"forks", 2, fork_turn},
+                        {"spawns", 2, spawn_turn},
+                        {"plugins", 1, plugin_turn},
+                        {"threads", 2, threads_turn},
+                        {"storms", 0, nullptr},
+                        {"backtraces", 2, backtrace_turn},
+                        {"throws", 3, throw_turn},
+                        {"nests", 3, nest_turn}};
 
 uint32_t weights[KINDS], all_weights;
 

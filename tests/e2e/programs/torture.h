@@ -28,8 +28,8 @@ struct Chance {
 [[noreturn]] inline void wrong(const char *what, uint64_t is, uint64_t wanted)
 {
     char line[200];
-    int n = snprintf(line, sizeof line, "wrong: %s: %llu, not %llu\n", what, static_cast<unsigned long long>(is),
-                     static_cast<unsigned long long>(wanted));
+    int n = snprintf(line, sizeof line, "wrong: %s: %llu, not %llu\n", what,
+                     static_cast<unsigned long long>(is), static_cast<unsigned long long>(wanted));
     if (write(2, line, static_cast<size_t>(n)) < 0)
         _exit(98);
     abort();
@@ -42,8 +42,9 @@ inline void expect(const char *what, uint64_t is, uint64_t wanted)
 }
 
 /* A word on the stack that has to be there, unchanged, when its frame goes. */
-class Canary {
-public:
+class Canary
+{
+  public:
     explicit Canary(uint64_t x) : word(x ^ reinterpret_cast<uintptr_t>(this))
     {
     }
@@ -52,13 +53,14 @@ public:
         return word ^ reinterpret_cast<uintptr_t>(this);
     }
 
-private:
+  private:
     volatile uint64_t word;
 };
 
 /* One per frame that an exception or the thread's end takes away. */
-class Guard {
-public:
+class Guard
+{
+  public:
     Guard(int &count, uint64_t x) : n(count), canary(x), wanted(x)
     {
         n++;
@@ -71,7 +73,7 @@ public:
         n--;
     }
 
-private:
+  private:
     int &n;
     Canary canary;
     uint64_t wanted;
@@ -108,12 +110,28 @@ template <typename Fn> WORK uint64_t descend(uint32_t depth, uint64_t x, Fn &bot
     return below + 1;
 }
 
-enum Kind { RECURSIONS, EXCEPTIONS, JUMPS, ESCAPES, FIBERS, FORKS, SPAWNS, PLUGINS, THREADS, STORMS, BACKTRACES, KINDS };
+enum Kind {
+    RECURSIONS,
+    EXCEPTIONS,
+    JUMPS,
+    ESCAPES,
+    FIBERS,
+    FORKS,
+    SPAWNS,
+    PLUGINS,
+    THREADS,
+    STORMS,
+    BACKTRACES,
+    THROWS,
+    NESTS,
+    KINDS
+};
 extern std::atomic<uint64_t> done[KINDS];
 
 /* torture_fibers.cc: work in fibers that any thread takes up where another one has left it. */
 void fibers_make(uint64_t seed);
 void fiber_turn(Chance &c);
+void nest_turn(Chance &c);
 uint64_t fibers_finish(Chance &c);
 
 /* torture_signals.cc */
@@ -121,6 +139,7 @@ void signals_begin();
 void signals_thread_begin(uint32_t storm_us);
 void signals_thread_end();
 void escape_turn(Chance &c);
+void throw_turn(Chance &c);
 void jump_turn(Chance &c);
 
 /* torture_processes.cc */

@@ -89,23 +89,48 @@ void resume(Fiber *f)
     turns_in_fibers++;
 }
 
+void fiber_begin(Fiber *f, void *stack, size_t size, uint64_t seed)
+{
+    if (getcontext(&f->self) != 0)
+        abort();
+    f->c.state = seed;
+    f->self.uc_stack.ss_sp = stack;
+    f->self.uc_stack.ss_size = size;
+    const auto at = reinterpret_cast<uint64_t>(f);
+    makecontext(&f->self, reinterpret_cast<void (*)()>(fiber_main), 2, static_cast<unsigned>(at),
+                static_cast<unsigned>(at >> 32));
+}
+
 } // namespace
 
 void fibers_make(uint64_t seed)
 {
     for (unsigned i = 0; i < N_FIBERS; i++) {
-        auto *f = new Fiber{};
         void *stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (stack == MAP_FAILED || getcontext(&f->self) != 0)
+        if (stack == MAP_FAILED)
             abort();
-        f->c.state = seed + i;
-        f->self.uc_stack.ss_sp = stack;
-        f->self.uc_stack.ss_size = STACK;
-        const auto at = reinterpret_cast<uint64_t>(f);
-        makecontext(&f->self, reinterpret_cast<void (*)()>(fiber_main), 2, static_cast<unsigned>(at),
-                    static_cast<unsigned>(at >> 32));
-        idle.push_back(f);
+        idle.push_back(new Fiber{});
+        fiber_begin(idle.back(), stack, STACK, seed + i);
     }
+}
+
+/* A fiber whose stack is an array in a live frame: it may hold nothing of ours. Where the frame was are soon others. */
+void nest_turn(Chance &c)
+{
+    auto bottom = [&c] {
+        alignas(16) char stack[STACK];
+        Fiber f{};
+        fiber_begin(&f, stack, sizeof stack, c.state);
+        for (uint32_t i = c.between(1, 6); i > 0; i--)
+            resume(&f);
+        f.last = c.below(2) != 0;
+        for (uint32_t i = c.between(1, 6); i > 0 && !f.ended; i--)
+            resume(&f);
+        return uint64_t{1};
+    };
+    const uint32_t depth = c.between(0, 150);
+    expect("recursion around a nested fiber", descend(depth, 15, bottom), depth + 2);
+    done[NESTS]++;
 }
 
 void fiber_turn(Chance &c)

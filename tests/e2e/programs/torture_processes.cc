@@ -15,7 +15,8 @@ namespace
 {
 
 constexpr unsigned AT_ONCE = 4, RETURNED = 7, SPAWNED = 3;
-constexpr uint64_t APART_NS = 100 * 1000000ull; /* each starts a profile of its own, and costs what that costs */
+constexpr uint64_t APART_NS =
+    100 * 1000000ull; /* each starts a profile of its own, and costs what that costs */
 
 std::atomic<unsigned> alive;
 std::atomic<uint64_t> next_ns;
@@ -119,7 +120,8 @@ void spawn_turn(Chance &c)
     const bool spawn = c.below(2) != 0;
     auto bottom = [&] {
         if (spawn)
-            expect("posix_spawn", static_cast<uint64_t>(posix_spawn(&pid, self, nullptr, nullptr, argv, environ)), 0);
+            expect("posix_spawn",
+                   static_cast<uint64_t>(posix_spawn(&pid, self, nullptr, nullptr, argv, environ)), 0);
         else
             pid = vfork_and_exec(argv);
         return uint64_t{9};

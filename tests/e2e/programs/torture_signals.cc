@@ -13,7 +13,7 @@ namespace
 {
 
 constexpr size_t ALT_STACK = 128 << 10;
-const int STORM = SIGUSR1, NESTED = SIGUSR2, LEAP = SIGRTMIN + 2;
+const int STORM = SIGUSR1, NESTED = SIGUSR2, LEAP = SIGRTMIN + 2, THROW = SIGRTMIN + 3;
 
 struct Thread {
     timer_t timer;
@@ -68,6 +68,12 @@ void on_leap(int)
     descend(static_cast<uint32_t>(own.storms % 30), 11, bottom);
 }
 
+void on_throw(int)
+{
+    auto bottom = []() -> uint64_t { throw own.storms; };
+    descend(static_cast<uint32_t>(own.storms % 30), 12, bottom);
+}
+
 void handle(int signal, void (*handler)(int), int flags)
 {
     struct sigaction sa = {};
@@ -105,6 +111,7 @@ void signals_begin()
     handle(STORM, on_storm, SA_ONSTACK);
     handle(NESTED, on_nested, 0);
     handle(LEAP, on_leap, SA_ONSTACK);
+    handle(THROW, on_throw, 0);
 }
 
 void signals_thread_begin(uint32_t storm_us)
@@ -121,7 +128,8 @@ void signals_thread_begin(uint32_t storm_us)
     const long ns = static_cast<long>(storm_us) * 1000;
     const struct itimerspec every = {{0, ns}, {0, ns}};
     if (own.stack == MAP_FAILED || sigaltstack(&ss, nullptr) != 0 ||
-        timer_create(CLOCK_MONOTONIC, &event, &own.timer) != 0 || timer_settime(own.timer, 0, &every, nullptr) != 0)
+        timer_create(CLOCK_MONOTONIC, &event, &own.timer) != 0 ||
+        timer_settime(own.timer, 0, &every, nullptr) != 0)
         abort();
 }
 
@@ -133,6 +141,33 @@ void signals_thread_end()
     if (sigaltstack(&none, nullptr) != 0)
         abort();
     munmap(own.stack, ALT_STACK);
+}
+
+/* An exception out of a handler passes the signal's frame. Nobody but the unwinder restores what the handler has blocked. */
+void throw_turn(Chance &c)
+{
+    int (*volatile raises)(int) = raise; /* or the compiler knows that it does not throw */
+    int guards = 0;
+    sigset_t before;
+    auto signalled = [raises, &guards]() -> uint64_t {
+        const Guard guard(guards, 13);
+        return static_cast<uint64_t>(raises(THROW));
+    };
+    pthread_sigmask(SIG_SETMASK, nullptr, &before);
+    const uint32_t depth = c.between(0, 100);
+    auto bottom = [&] {
+        try {
+            descend(depth, 3, signalled);
+            wrong("exception out of a handler", 0, 1);
+        } catch (uint64_t) {
+            pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        }
+        return uint64_t{2};
+    };
+    const uint32_t frames = c.between(0, 100);
+    expect("recursion around an exception", descend(frames, 14, bottom), frames + 3);
+    expect("guards before a handler", static_cast<uint64_t>(guards), 0);
+    done[THROWS]++;
 }
 
 /* Out of a handler: of one's own signal, or of a storm that comes when it comes. */
