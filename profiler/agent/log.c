@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "profiler/agent/cancellation.h"
+
 static struct {
     int known;
     dev_t dev;
@@ -30,7 +32,7 @@ void stile__log(const char *format, ...)
     char line[1024];
     struct stat st;
     va_list args;
-    int saved_errno = errno;
+    int saved_errno = errno, cancellation = stile__cancellation_hold();
 
     if (!standard_error.known || fstat(STDERR_FILENO, &st) != 0 || st.st_dev != standard_error.dev ||
         st.st_ino != standard_error.ino)
@@ -49,5 +51,6 @@ void stile__log(const char *format, ...)
         /* Nobody to tell. */
     }
 out:
+    stile__cancellation_restore(cancellation);
     errno = saved_errno;
 }

@@ -16,6 +16,7 @@
 #include "barriers/stack_lock.h"
 #include "barriers/unwind/personality.h"
 #include "profiler/agent/alt_stack.h"
+#include "profiler/agent/cancellation.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/clock_perf.h"
 #include "profiler/agent/greeting.h"
@@ -205,6 +206,7 @@ int stile__session_start(const struct stile__options *o, enum stile__origin orig
     if (!atomic_compare_exchange_strong_explicit(&starting, &none, stile__raw_gettid(), memory_order_acquire,
                                                  memory_order_relaxed))
         return err;
+    int cancellation = stile__cancellation_hold();
     if (stile__session == NULL ||
         atomic_load_explicit(&stile__session->region, memory_order_acquire) == NULL) {
         if (o != &kept_options)
@@ -217,6 +219,7 @@ int stile__session_start(const struct stile__options *o, enum stile__origin orig
             stile__raw_sigmask(SIG_UNBLOCK, toggle);
     }
     atomic_store_explicit(&starting, 0, memory_order_release);
+    stile__cancellation_restore(cancellation);
     errno = saved_errno;
     return err;
 }
@@ -226,9 +229,11 @@ int stile__session_flush(void)
     int saved_errno = errno, err = -ESRCH;
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
     if (r != NULL) {
+        int cancellation = stile__cancellation_hold();
         stile__maps_publish(r);
         err = stile__patience_flush(r, &collector);
         stile__session_leave(stile__session, stile__thread_shard());
+        stile__cancellation_restore(cancellation);
     }
     errno = saved_errno;
     return err;
@@ -253,10 +258,12 @@ void stile__session_drain(void)
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
     if (r == NULL)
         return;
+    int cancellation = stile__cancellation_hold();
     /* A filter may end the program for a socket. */
     if (s->pid == stile__raw_getpid() && !rings_empty(s, r) && !stile__clock_filtered())
         stile__patience_drain(r, &collector);
     stile__session_leave(s, stile__thread_shard());
+    stile__cancellation_restore(cancellation);
     errno = saved_errno;
 }
 
@@ -290,8 +297,10 @@ static int finish_once(bool wait)
     if (stile__session != NULL &&
         atomic_compare_exchange_strong_explicit(&starting, &none, stile__raw_gettid(), memory_order_acquire,
                                                 memory_order_relaxed)) {
+        int cancellation = stile__cancellation_hold();
         err = finish(stile__session, wait);
         atomic_store_explicit(&starting, 0, memory_order_release);
+        stile__cancellation_restore(cancellation);
     }
     return err;
 }

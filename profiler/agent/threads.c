@@ -16,6 +16,7 @@
 
 #include "barriers/stack_lock.h"
 #include "profiler/agent/alt_stack.h"
+#include "profiler/agent/cancellation.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/maps.h"
@@ -156,6 +157,7 @@ void stile__thread_enter(uint64_t base_cpu_ns)
 {
     struct stile__session *s = stile__session;
     struct stile__thread *t = &stile__thread;
+    int cancellation = stile__cancellation_hold();
     uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
 
@@ -178,6 +180,7 @@ void stile__thread_enter(uint64_t base_cpu_ns)
     if (r != NULL)
         stile__session_leave(s, stile__thread_shard());
     stile__raw_sigmask(SIG_SETMASK, mask);
+    stile__cancellation_restore(cancellation);
 }
 
 /* A thread older than the session learns its slot only in the handler, which has perhaps not run yet. */

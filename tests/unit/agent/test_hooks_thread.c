@@ -10,6 +10,7 @@
 #include <threads.h>
 #include <unistd.h>
 
+#include "profiler/agent/session.h"
 #include "profiler/agent/signal/handler.h"
 #include "profiler/agent/stile.h"
 #include "profiler/agent/threads.h"
@@ -247,14 +248,84 @@ static void test_thread_that_cannot_be(void **state)
     sampled(&f, 0);
 }
 
-static int set_up(void **state)
+/* How far a thread came that is cancelled already. */
+static void *cancelled(void *steps)
+{
+    pthread_cancel(pthread_self());
+    stile__thread_leave();
+    stile__thread_enter(0);
+    ++*(int *)steps;
+    stile__session_drain();
+    ++*(int *)steps;
+    stile_profile_flush();
+    ++*(int *)steps;
+    pthread_testcancel();
+    ++*(int *)steps;
+    return NULL;
+}
+
+static void test_no_point_of_cancellation(void **state)
+{
+    pthread_t thread;
+    void *result;
+    int steps = 0;
+    (void)state;
+    if (UNDER_TSAN)
+        skip(); /* it does not know threads that are cancelled in functions that it wraps */
+    assert_int_equal(pthread_create(&thread, NULL, cancelled, &steps), 0);
+    assert_int_equal(pthread_join(thread, &result), 0);
+    assert_true(result == PTHREAD_CANCELED);
+    assert_int_equal(steps, 3);
+}
+
+/* With our perf event just made, its descriptor has to be closed: once a thread that was cancelled before it began waited
+ * there for ever, with all signals blocked. */
+static void *pausing(void *none)
+{
+    for (;;)
+        pause();
+    return none;
+}
+
+static void test_cancelled_at_birth(void **state)
 {
     (void)state;
+    if (UNDER_TSAN)
+        skip();
+    for (int i = 0; i < 300; i++) {
+        pthread_t thread;
+        void *result;
+        assert_int_equal(pthread_create(&thread, NULL, pausing, NULL), 0);
+        assert_int_equal(pthread_cancel(thread), 0);
+        assert_int_equal(pthread_join(thread, &result), 0);
+        assert_true(result == PTHREAD_CANCELED);
+    }
+    struct stile__region *r = atomic_load(&stile__session->region);
+    uint32_t live = 0;
+    for (uint32_t i = 0; i < atomic_load(&r->slots_used); i++)
+        live += atomic_load(&stile__region_slot(r, i)->state) == STILE__SLOT_LIVE;
+    assert_int_equal(live, 1); /* this one */
+}
+
+static int started(uint32_t hz)
+{
     scratch_make();
-    struct stile_profile_options o = {.size = sizeof o, .path = scratch_path("x.pb"), .hz = 200};
+    struct stile_profile_options o = {.size = sizeof o, .path = scratch_path("x.pb"), .hz = hz};
     int err = stile_profile_start(&o);
     handler_install_raw(SIGPROF, stile__handle_tick);
     return err;
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    return started(200);
+}
+
+static int set_up_fast(void **state)
+{
+    (void)state;
+    return started(10000); /* beyond the kernel's tick: perf's clock */
 }
 
 static int tear_down(void **state)
@@ -274,5 +345,10 @@ int main(void)
         cmocka_unit_test(test_really_blocked_before), cmocka_unit_test(test_c11_thread),
         cmocka_unit_test(test_thread_that_cannot_be),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    const struct CMUnitTest fast[] = {
+        cmocka_unit_test(test_no_point_of_cancellation),
+        cmocka_unit_test(test_cancelled_at_birth),
+    };
+    int failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    return failed + cmocka_run_group_tests(fast, set_up_fast, tear_down);
 }
