@@ -297,7 +297,8 @@ static void chain_thin(struct stile__barriers *b, uint32_t total, const struct s
 /* As if the program had rewritten its frames: the stubs are gone, and were not hit. */
 static void barriers_lose(struct stile__barriers *b)
 {
-    for (uint32_t stub = b->first; STILE__FAULTY && stub != STILE__STUB_NONE; stub = entry(stub)->next) {
+    uint32_t stub = STILE__FAULTY ? b->first : STILE__STUB_NONE;
+    for (; stub != STILE__STUB_NONE; stub = entry(stub)->next) {
         uint64_t *slot = (uint64_t *)entry(stub)->slot;
         if (*slot == stile__stub_address(stub) && stile__fault(STILE__FAULT_GONE, 1))
             *slot = stile__stub_ra(stub);
