@@ -125,7 +125,7 @@ void exception_turn(Chance &c)
 
 void recursion_turn(Chance &c)
 {
-    const uint32_t depth = c.below(8) == 0 ? c.between(1000, 6000) : c.between(1, 400);
+    const uint32_t depth = c.below(50) == 0 ? c.between(1000, 4000) : c.between(1, 400);
     const uint64_t x = c.state;
     auto bottom = [x, &c] {
         uint64_t sum = 0;
