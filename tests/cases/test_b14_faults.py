@@ -1,5 +1,5 @@
-"""B14: the lock held, no stubs, slots that change underneath, wrong rows of CFI, full buffers: each is counted, no time is
-lost, and nobody crashes."""
+"""B14: the lock held, no stubs, slots that change underneath, wrong rows of CFI, full buffers: each is counted, no time
+is lost, and nobody crashes."""
 
 import re
 
@@ -12,7 +12,8 @@ from under_barriers import modes
 def run(tmp_path, mode, faults, kinds=torture.BUSY, seconds=1, hz=10000, env=None):
     r = torture.Round(tmp_path, seconds, 14, hz, mode, faults, kinds, env)
     assert not r.problems, r
-    assert r.samples > 300 and all(n > 0 for k, n in r.injected.items() if k in faults.split("=")), (r, r.injected)
+    often = [f.split("=")[0] for f in faults.split(",") if f and not f.startswith(("row", "stubs"))]
+    assert r.samples > 300 and all(r.injected[kind] > 0 for kind in often), (r, r.injected)
     return r
 
 
@@ -62,6 +63,7 @@ def test_stub_is_gone_from_its_slot(tmp_path, mode):
 def test_wrong_rows(tmp_path, mode, kind):
     """Walks go astray. What they take for a return address may be none, and gets no barrier that would hurt."""
     r = run(tmp_path, mode, kind)
+    assert r.injected[kind.split("=")[0]] > 0, r.injected
     assert r.told["placed"] == r.told["hit"] + r.told["retired"], r.told
 
 
@@ -69,7 +71,8 @@ def test_wrong_rows(tmp_path, mode, kind):
 def test_wrong_rows_are_found(tmp_path, faults):
     """By who asks for it: libunwind comes to the same stacks, barriers and all, where no row is wrong."""
     r = run(tmp_path, "all", faults, seconds=2, hz=2000, env={"PROFILE_DEBUG": "verifyunwind=2"})
-    verified, differ = map(int, re.search(r"unwind verified: (\d+) samples, (\d+) differ", "\n".join(r.comments)).groups())
+    told = re.search(r"unwind verified: (\d+) samples, (\d+) differ", "\n".join(r.comments))
+    verified, differ = map(int, told.groups())
     assert verified > 100 and (differ > 0) == bool(faults), r.comments
 
 

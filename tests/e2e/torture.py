@@ -59,7 +59,8 @@ class Round:
         self.directory, self.seconds, self.mode, self.faults = Path(directory), seconds, mode, faults
         self.name = f"seed {seed}, {hz} Hz, {mode}, {' '.join(kinds) or 'all'}, {faults or 'no faults'}"
         self.problems, self.told, self.reasons, self.injected, self.by_children = [], {}, {}, {}, {}
-        self.comments, self.done, self.children, self.status, self.samples, self.cpu_ns, self.ns = [], "", 0, None, 0, 0, 0
+        self.status, self.done, self.comments, self.children = None, "", [], 0
+        self.samples, self.cpu_ns, self.ns = 0, 0, 0
         self.out = self.directory / "out.pb.gz"
         self.argv = [harness.program("torture"), seconds, seed, harness.program("torture_plugin.so"), *kinds]
         self.env = {"PROFILE_BARRIERS": mode, harness.MARK: f"/nonexistent/{uuid.uuid4().hex}", **(env or {})}
@@ -159,7 +160,8 @@ def main(minutes):
         directory = kept / f"round-{rounds}"
         directory.mkdir()
         kinds = chance.choice([(), (), BUSY])  # the busy ones make large files
-        seconds = max(5, min(chance.randint(10, 20) if kinds else chance.randint(20, 50), round(end - time.monotonic())))
+        wanted = chance.randint(10, 20) if kinds else chance.randint(20, 50)
+        seconds = max(5, min(wanted, round(end - time.monotonic())))
         r = Round(directory, seconds, seed + rounds, chance.choice([10000, 20000]),
                   chance.choice(["all", "all", "all", "auto", "on"]), some_faults(chance), kinds)
         rounds += 1
