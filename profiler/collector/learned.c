@@ -4,13 +4,13 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "profiler/collector/cfi.h"
-#include "profiler/collector/process.h"
 #include "profiler/region/rules.h"
 #include "proto/id_table.h"
 
-#define BLOCK_NS_MAX 20000000u /* libdw runs a function from its start for each row */
+#define BLOCK_NS_MAX 20000000u /* of CPU time: libdw runs a function from its start for each row */
 #define BLOCK_BYTES  (1ull << STILE__RULES_BLOCK_BITS)
 
 struct learned {
@@ -69,11 +69,19 @@ static int row_add(struct learned *l, uint32_t byte, uint64_t rule)
     return 0;
 }
 
+/* Not by the wall clock: what a file's rules are must not depend on how busy the machine was. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* Reads the rows of a block, equal neighbours joined. */
 static int block_read(struct learned *l, struct learned_block *b)
 {
     const uint64_t from = b->number << STILE__RULES_BLOCK_BITS, to = from + BLOCK_BYTES;
-    const uint64_t start = now_mono_ns();
+    const uint64_t start = cpu_ns();
     bool much = false; /* more than there can be, or more than the collector has time for */
     b->first = (uint32_t)l->n_rows;
     for (uint64_t at = from; at < to && !much;) {
@@ -82,7 +90,7 @@ static int block_read(struct learned *l, struct learned_block *b)
         if (!same && row_add(l, (uint32_t)(at - from), row.rule) != 0)
             return -ENOMEM;
         at = row.end > at ? row.end : at + 1;
-        much = l->n_rows - b->first > STILE__RULES_ROWS_MAX || now_mono_ns() - start > BLOCK_NS_MAX;
+        much = l->n_rows - b->first > STILE__RULES_ROWS_MAX || cpu_ns() - start > BLOCK_NS_MAX;
     }
     b->n = (uint32_t)(l->n_rows - b->first);
     if (much) { /* a rule for each byte, or a function of a hundred thousand: no compiler's doing */

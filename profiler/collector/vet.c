@@ -31,30 +31,47 @@ static const struct sign {
     {"scm_c_with_continuation_barrier", STILE__BARRIERS_OFF_COPIES},
 };
 
-#define SYMBOLS_BYTES_MAX (8u << 20) /* of a table: rings have to be drained meanwhile */
+/* Bytes of a table, as rings have to be drained meanwhile: of dynamic symbols, and of the linker's. */
+#define DYNAMIC_BYTES_MAX (8u << 20)
+#define LINKER_BYTES_MAX  (1u << 20)
 
 /* What a file's symbols say of the unwinder that its exceptions have. */
 struct symbols {
-    bool
-        known; /* it is libc, which loads an unwinder when it needs one, or ours, whose personality stands for barriers */
-    bool names_unwinder;    /* it imports one, or is one that others find */
+    bool known;          /* it is libc, which loads one when it needs it, or ours, where a barrier's lies */
+    bool names_unwinder; /* it imports one, or is one that others find */
     bool names_personality; /* the routines that it imports come with an unwinder of theirs */
     enum stile__barriers_state says;
 };
 
-static void sign_look(struct symbols *s, const char *name)
+static void symbol_look(struct symbols *s, const char *name, bool defined, bool dynamic)
 {
+    if (name[0] == '_' && name[1] == 'Z') /* most of the many that C++ has */
+        return;
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
         if (s->says == STILE__BARRIERS_GO && strcmp(name, signs[i].name) == 0)
             s->says = signs[i].says;
-}
-
-static void unwinder_look(struct symbols *s, const char *name, bool defined)
-{
+    if (!dynamic)
+        return;
     s->known |=
         defined && (strcmp(name, "__libc_start_main") == 0 || strcmp(name, "stile_profile_start") == 0);
     s->names_unwinder |= strcmp(name, "_Unwind_Resume") == 0;
     s->names_personality |= !defined && strstr(name, "_personality_") != NULL;
+}
+
+/* What a program keeps to itself may be in the linker's own table. Others do not find it by that. */
+static void table_look(struct symbols *s, Elf *elf, Elf_Scn *scn, const GElf_Shdr *sh)
+{
+    Elf_Scn *names_scn = elf_getscn(elf, sh->sh_link);
+    Elf_Data *data = elf_getdata(scn, NULL), *names = names_scn != NULL ? elf_getdata(names_scn, NULL) : NULL;
+    GElf_Sym sym;
+    if (data == NULL || names == NULL || names->d_buf == NULL || names->d_size == 0)
+        return;
+    const char *text = names->d_buf;
+    if (text[names->d_size - 1] != '\0')
+        return;
+    for (int i = 0; gelf_getsym(data, i, &sym) != NULL; i++)
+        if (sym.st_name < names->d_size)
+            symbol_look(s, text + sym.st_name, sym.st_shndx != SHN_UNDEF, sh->sh_type == SHT_DYNSYM);
 }
 
 static struct symbols symbols_read(Elf *elf)
@@ -62,20 +79,10 @@ static struct symbols symbols_read(Elf *elf)
     struct symbols s = {.says = STILE__BARRIERS_GO};
     for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn)) != NULL;) {
         GElf_Shdr sh;
-        GElf_Sym sym;
-        if (gelf_getshdr(scn, &sh) == NULL || sh.sh_size > SYMBOLS_BYTES_MAX)
-            continue;
-        /* What a program keeps to itself may be in the linker's own table. Others do not find it by that. */
-        const bool dynamic = sh.sh_type == SHT_DYNSYM;
-        Elf_Data *data = dynamic || sh.sh_type == SHT_SYMTAB ? elf_getdata(scn, NULL) : NULL;
-        for (int i = 0; data != NULL && gelf_getsym(data, i, &sym) != NULL; i++) {
-            const char *name = elf_strptr(elf, sh.sh_link, sym.st_name);
-            if (name == NULL)
-                continue;
-            sign_look(&s, name);
-            if (dynamic)
-                unwinder_look(&s, name, sym.st_shndx != SHN_UNDEF);
-        }
+        if (gelf_getshdr(scn, &sh) != NULL &&
+            ((sh.sh_type == SHT_DYNSYM && sh.sh_size <= DYNAMIC_BYTES_MAX) ||
+             (sh.sh_type == SHT_SYMTAB && sh.sh_size <= LINKER_BYTES_MAX)))
+            table_look(&s, elf, scn, &sh);
     }
     return s;
 }
@@ -115,11 +122,11 @@ static bool has_personality(Elf *elf, const struct elf_file *f)
 
 static enum stile__barriers_state elf_vet(Elf *elf, const struct elf_file *f)
 {
+    if (is_go(elf))
+        return STILE__BARRIERS_OFF_KEYS;
     struct symbols s = symbols_read(elf);
     if (s.says != STILE__BARRIERS_GO && !s.known)
         return s.says;
-    if (is_go(elf))
-        return STILE__BARRIERS_OFF_KEYS;
     /* Exceptions that it throws and catches are carried by code of its own that nothing names. */
     if (!s.known && !s.names_unwinder && !s.names_personality && has_personality(elf, f))
         return STILE__BARRIERS_OFF_UNWINDER;
@@ -193,7 +200,6 @@ bool vet_next(struct vetting *v, const struct mapping_table *mappings)
 void vet_describe(const struct vetting *v, uint32_t state, char *text, size_t size)
 {
     static const char *const words[STILE__BARRIERS_STATES] = {
-        [STILE__BARRIERS_UNVETTED] = "its files have not been looked at yet",
         [STILE__BARRIERS_OFF_UNWINDER] = "%s has an unwinder to itself",
         [STILE__BARRIERS_OFF_UNWINDER_MET] = "an exception was carried by an unwinder that exports nothing",
         [STILE__BARRIERS_OFF_COPIES] = "%s copies stacks",

@@ -246,6 +246,12 @@ class Process:
         return stat.rpartition(")")[2].split()[0] if stat else ""
 
     @property
+    def parent(self):
+        """Its parent's pid, or 0."""
+        stat = _read(f"/proc/{self.pid}/stat").decode(errors="replace")
+        return int(stat.rpartition(")")[2].split()[1]) if stat else 0
+
+    @property
     def alive(self):
         return self.state not in ("", "Z", "X")
 
@@ -266,8 +272,10 @@ def marked(mark):
 
 
 def collectors(mark):
-    """The collectors among them."""
-    return [p for p in marked(mark) if p.is_collector()]
+    """The collectors among them, without the forks of theirs that write files."""
+    found = [p for p in marked(mark) if p.is_collector()]
+    pids = {p.pid for p in found}
+    return [p for p in found if p.parent not in pids]
 
 
 def end_process(p):

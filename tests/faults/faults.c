@@ -4,6 +4,7 @@
  *   STILE_FAULTS_REPORT=FILE               how many there were, in a file that is mapped: it is right whatever the end was
  *
  * The report is eight bytes each: the process that made it, its counts by kind, and those of all its children together. */
+#include "barriers/stub.h"
 #include "profiler/agent/signal/faults.h"
 
 #include <fcntl.h>
@@ -127,7 +128,8 @@ uint64_t stile__fault_rule(enum stile__fault kind, uint64_t rule)
 uint32_t stile__fault_stubs(void)
 {
     const uint32_t n = one_in[STILE__FAULT_STUBS];
-    return n == 0 || n >= STILE__STUBS ? STILE__STUBS : n + 1;
+    const uint32_t least = STILE__STUB_SELF_TEST + 1; /* the first that barriers have */
+    return n == 0 || n >= STILE__STUBS - least ? STILE__STUBS : least + n;
 }
 
 void stile__fault_starved(void)
