@@ -27,6 +27,10 @@ static const struct sign {
     /* and those whose continuations, or threads of their own, are copies of a stack. Ruby's copies are made while no code of
      * the extension is on the stack that asks for them, so that Ruby itself is known. */
     {"PyInit__greenlet", STILE__BARRIERS_OFF_COPIES},
+    {"pypy_execute_source", STILE__BARRIERS_OFF_COPIES},    /* PyPy has greenlets built in */
+    {"rep_continuations_init", STILE__BARRIERS_OFF_COPIES}, /* librep */
+    {"Internal_Call_CC", STILE__BARRIERS_OFF_COPIES},       /* Elk */
+    {"scm_dynthrow", STILE__BARRIERS_OFF_COPIES},           /* SCM */
     {"ruby_Init_Continuation_body", STILE__BARRIERS_OFF_COPIES},
     {"scm_c_with_continuation_barrier", STILE__BARRIERS_OFF_COPIES},
 };
@@ -77,6 +81,7 @@ static void table_look(struct symbols *s, Elf *elf, Elf_Scn *scn, const GElf_Shd
 static struct symbols symbols_read(Elf *elf)
 {
     struct symbols s = {.says = STILE__BARRIERS_GO};
+    uint64_t left = SYMBOLS_BYTES_MAX;
     for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn)) != NULL;) {
         GElf_Shdr sh;
         if (gelf_getshdr(scn, &sh) != NULL &&
@@ -120,6 +125,13 @@ static bool has_personality(Elf *elf, const struct elf_file *f)
     return false;
 }
 
+/* The loader needs no sections; without them nothing here finds the symbols. */
+static bool has_sections(Elf *elf)
+{
+    size_t n;
+    return elf_getshdrnum(elf, &n) == 0 && n != 0;
+}
+
 static enum stile__barriers_state elf_vet(Elf *elf, const struct elf_file *f)
 {
     if (is_go(elf))
@@ -151,7 +163,8 @@ enum stile__barriers_state vet_module(struct module *m)
 static bool unreadable(const struct mapping *m)
 {
     return m->module == NULL && m->path[0] == '/' && m->ino != 0 && strncmp(m->path, "/memfd:", 7) != 0 &&
-           strncmp(m->path, "/dev/", 5) != 0 && strncmp(m->path, "/SYSV", 5) != 0;
+           strncmp(m->path, "/dev/", 5) != 0 && strncmp(m->path, "/SYSV", 5) != 0 &&
+           strncmp(m->path, "/anon_hugepage", 14) != 0;
 }
 
 static void name_set(struct vetting *v, const char *path)

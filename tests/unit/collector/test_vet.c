@@ -1,6 +1,7 @@
 /* collector/vet.c: what files say of barriers, and that the program hears of it in time. */
 #include "tests/unit/support.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "profiler/collector/rule_table.h"
@@ -23,6 +25,7 @@ static const struct fixture {
     {"FIXTURE_INSTRUMENTED", STILE__BARRIERS_OFF_INSTRUMENTED},
     {"FIXTURE_OCAML", STILE__BARRIERS_OFF_KEYS},
     {"FIXTURE_COPIES", STILE__BARRIERS_OFF_COPIES},
+    {"FIXTURE_PYPY", STILE__BARRIERS_OFF_COPIES},
 };
 
 static struct mapping_table mappings;
@@ -113,11 +116,77 @@ static void test_what_is_no_library(void **state)
         }
         struct module m = {0};
         elf_file_open(&m.elf, fd, NULL, 0);
-        assert_int_equal(vet_module(&m), STILE__BARRIERS_GO);
+        assert_int_equal(vet_module(&m), kind == 2 ? STILE__BARRIERS_OFF_UNREADABLE : STILE__BARRIERS_GO);
         elf_file_close(&m.elf);
         unlink(path);
         memcpy(path, "/tmp/vet.XXXXXX", sizeof path);
     }
+}
+
+static struct module made(const void *bytes, size_t n, off_t length)
+{
+    char path[] = "/tmp/vet.XXXXXX";
+    struct module m = {0};
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    unlink(path);
+    assert_int_equal(write(fd, bytes, n), n);
+    if (length != 0)
+        assert_int_equal(ftruncate(fd, length), 0);
+    elf_file_open(&m.elf, fd, NULL, 0);
+    return m;
+}
+
+/* Such a library can be loaded, and nobody knows what it is. */
+static void test_without_sections(void **state)
+{
+    static union {
+        Elf64_Ehdr header;
+        char bytes[1 << 20];
+    } file;
+    int from = open(fixture_path(&fixtures[5]), O_RDONLY | O_CLOEXEC);
+    ssize_t n = read(from, file.bytes, sizeof file.bytes);
+    (void)state;
+    close(from);
+    assert_in_range(n, sizeof file.header, sizeof file.bytes - 1);
+    file.header.e_shoff = 0;
+    file.header.e_shnum = file.header.e_shstrndx = 0;
+    struct module m = made(file.bytes, (size_t)n, 0);
+    assert_int_equal(vet_module(&m), STILE__BARRIERS_OFF_UNREADABLE);
+    elf_file_close(&m.elf);
+}
+
+/* Each of its tables is as large as it may be, and they are all the same bytes. */
+static void test_many_tables(void **state)
+{
+    enum { TABLES = 4000, NAMES = 4096, BYTES = 8 << 20 };
+    static struct {
+        Elf64_Ehdr header;
+        Elf64_Shdr sections[TABLES];
+    } file;
+    (void)state;
+    file.header = (Elf64_Ehdr){.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+                               .e_type = ET_DYN,
+                               .e_machine = EM_X86_64,
+                               .e_version = EV_CURRENT,
+                               .e_shoff = offsetof(__typeof__(file), sections),
+                               .e_ehsize = sizeof file.header,
+                               .e_phentsize = sizeof(Elf64_Phdr),
+                               .e_shentsize = sizeof(Elf64_Shdr),
+                               .e_shnum = TABLES,
+                               .e_shstrndx = 1};
+    file.sections[1] = (Elf64_Shdr){.sh_type = SHT_STRTAB, .sh_offset = sizeof file, .sh_size = NAMES};
+    for (unsigned i = 2; i < TABLES; i++)
+        file.sections[i] = (Elf64_Shdr){.sh_type = SHT_DYNSYM,
+                                        .sh_offset = sizeof file,
+                                        .sh_size = BYTES / sizeof(Elf64_Sym) * sizeof(Elf64_Sym),
+                                        .sh_link = 1,
+                                        .sh_entsize = sizeof(Elf64_Sym)};
+    struct module m = made(&file, sizeof file, (off_t)sizeof file + BYTES);
+    clock_t before = clock();
+    assert_int_equal(vet_module(&m), STILE__BARRIERS_GO);
+    assert_true(clock() - before < 5 * CLOCKS_PER_SEC);
+    elf_file_close(&m.elf);
 }
 
 /* Barriers may be placed once all has been looked at, and not before. */
@@ -257,6 +326,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_files),
         TEST(test_what_is_no_library),
+        TEST(test_without_sections),
+        TEST(test_many_tables),
         TEST(test_go),
         TEST(test_what_is_told),
         TEST(test_other_mappings),
