@@ -69,7 +69,11 @@ static struct unwinder *unwinder_of(uintptr_t address)
         }
         while (atomic_load_explicit(&u->at, memory_order_acquire) == 0)
             stile__raw_yield(); /* another thread looks its functions up */
-        return u->complete ? u : NULL;
+        /* Another may have been loaded where it was. */
+        return u->complete && stile__symbol_of(where.dlfo_link_map, "_Unwind_Resume") ==
+                                  (uintptr_t)stile__landing_resumes[u - unwinders]
+                   ? u
+                   : NULL;
     }
     return NULL;
 }

@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 #include <stddef.h>
 
+#include "barriers/unwind/symbols.h"
 #include "profiler/agent/hooks.h"
 
 void *stile__hook_next(void **cache, const char *name)
@@ -9,6 +10,10 @@ void *stile__hook_next(void **cache, const char *name)
     void *found = __atomic_load_n(cache, __ATOMIC_RELAXED); /* idempotent: any thread finds the same */
     if (found == NULL) {
         found = dlsym(RTLD_NEXT, name);
+        if (found == NULL) { /* this library was linked behind libc, or the loader itself calls */
+            dlerror();
+            found = (void *)stile__symbol_next(name);
+        }
         __atomic_store_n(cache, found, __ATOMIC_RELAXED);
     }
     return found;

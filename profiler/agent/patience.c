@@ -13,7 +13,7 @@
 #include "profiler/region/raw_syscall.h"
 
 #define WAIT_MS_MAX  10000
-#define STALL_MS_MAX 2000
+#define STALL_MS_MAX 5000 /* a collector that gets a fifth of a processor is slow, not dead */
 #define SLICE_MS     20
 #define DRAIN_MS_MAX 50
 

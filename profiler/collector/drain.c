@@ -12,6 +12,7 @@
 
 #define MAPS_SHARE  200           /* looks at the maps cost one part in so many at most */
 #define NAMES_EVERY 1000000000ull /* ns between looks at the names of its threads */
+#define VET_NS      10000000u     /* of a round, as long as there are files to be looked at */
 #define LEARN_NS    5000000u      /* of a round */
 #define BELOW_MAX                                                                                            \
     ((uint64_t)STILE__BLOCK_MAX * STILE__BLOCK_DATA / sizeof(uint64_t)) /* as many as blocks hold */
@@ -270,11 +271,12 @@ void process_drain(struct process *p)
     for (uint32_t i = 0; i < used && p->damage == NULL; i++)
         slot_drain(p, i);
     blocks_check(p, in_use);
-    /* One file each round, whatever learning took: where there is always something to learn, barriers come nevertheless. */
-    bool unvetted = vet_next(&p->vetting, &p->mappings);
-    for (uint64_t start = now_mono_ns(); (int64_t)(now_mono_ns() - start) < p->learn_left_ns &&
-                                         ((unvetted && (unvetted = vet_next(&p->vetting, &p->mappings))) ||
-                                          rule_table_widen(&p->rules, &p->mappings));)
+    /* One file each round at least, whatever learning took, and once only. */
+    uint64_t start = now_mono_ns();
+    while (vet_next(&p->vetting, &p->mappings) && now_mono_ns() - start < VET_NS)
+        ;
+    for (start = now_mono_ns();
+         (int64_t)(now_mono_ns() - start) < p->learn_left_ns && rule_table_widen(&p->rules, &p->mappings);)
         ;
     if (p->ticks == before)
         return;

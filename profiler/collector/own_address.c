@@ -9,6 +9,9 @@
 
 #define CODE_MAX (1u << 20) /* bytes of a function; larger ones are taken to read it */
 
+#define BEGINNING 48u /* bytes of a function in which its return address is taken, if at once */
+#define JUMPS_MAX 32u /* out of a function, that are followed */
+
 #define MOD_DISP8  1u
 #define MOD_DISP32 2u
 #define RM_RBP     5u
@@ -52,6 +55,39 @@ static bool code_uses(const uint8_t *code, size_t n, uint64_t rule)
            operand_found(code, n, MOD_DISP32, rm, from, sib + sizeof distance);
 }
 
+/* Whether the function at an address takes its return address from where rsp points, with its first instructions. */
+static bool taken_at_once(const struct elf_file *elf, uint64_t address)
+{
+    uint8_t code[BEGINNING];
+    if (!elf_file_read(elf, address, code, sizeof code))
+        return false;
+    for (size_t i = 1; i + 1 < sizeof code; i++) /* ModR/M without displacement, and SIB */
+        if (code[i + 1] == SIB_RSP && code[i] >> 6 == 0 && (code[i] & 7u) == RM_SIB && opcode_before(code, i))
+            return true;
+    return false;
+}
+
+/* Jumps of 5 bytes (E9) out of a function. Where one seems to be that is none, it leads to no such function, most likely. */
+static bool jumps_to_one(const struct own_address *o, const struct elf_file *elf)
+{
+    const uint8_t *end = o->code + o->n;
+    unsigned tries = 0;
+    for (const uint8_t *at = o->code; at < end && tries < JUMPS_MAX; at++) {
+        int32_t by;
+        at = memchr(at, 0xe9, (size_t)(end - at));
+        if (at == NULL || (size_t)(end - at) < 1 + sizeof by)
+            return false;
+        memcpy(&by, at + 1, sizeof by);
+        uint64_t to = o->start + (uint64_t)(at - o->code) + 5 + (uint64_t)(int64_t)by;
+        if (to >= o->start && to < o->end)
+            continue;
+        tries++;
+        if (taken_at_once(elf, to))
+            return true;
+    }
+    return false;
+}
+
 static void function_take(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end)
 {
     free(o->code);
@@ -61,6 +97,7 @@ static void function_take(struct own_address *o, const struct elf_file *elf, uin
     o->code = malloc(end - start);
     if (o->code != NULL && elf_file_read(elf, start, o->code, end - start))
         o->n = end - start;
+    o->jumps = jumps_to_one(o, elf);
 }
 
 bool own_address_read(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end,
@@ -75,7 +112,7 @@ bool own_address_read(struct own_address *o, const struct elf_file *elf, uint64_
     for (unsigned i = 0; i < o->n_answers; i++)
         if (o->answers[i].rule == rule)
             return o->answers[i].reads;
-    bool reads = o->n == 0 || code_uses(o->code, o->n, rule);
+    bool reads = o->n == 0 || o->jumps || code_uses(o->code, o->n, rule);
     if (o->n_answers < OWN_ADDRESS_ANSWERS) {
         o->answers[o->n_answers].rule = rule;
         o->answers[o->n_answers++].reads = reads;

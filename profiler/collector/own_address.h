@@ -21,10 +21,11 @@ struct own_address {
         bool reads;
     } answers[OWN_ADDRESS_ANSWERS];
     unsigned n_answers;
+    bool jumps; /* it ends in a jump to a function that takes its return address at once */
 };
 
 /* Whether the function at start, up to end, has an instruction that uses the word at CFA - 8, with the CFA as one of its
- * rules has it. Looks for operands, without decoding instructions: it may take others for one, which costs a barrier.
+ * rules has it, or jumps to another of its file that begins by taking its return address (a setjmp, a switch of contexts). Looks for operands, without decoding instructions: it may take others for one, which costs a barrier.
  * Does not find: the part of a function that has an unwind entry of its own, pointers to the slot made by other means. */
 bool own_address_read(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end,
                       uint64_t rule);

@@ -35,9 +35,11 @@ static const struct sign {
     {"scm_c_with_continuation_barrier", STILE__BARRIERS_OFF_COPIES},
 };
 
-/* Bytes of a table, as rings have to be drained meanwhile: of dynamic symbols, and of the linker's. */
-#define DYNAMIC_BYTES_MAX (8u << 20)
+/* Rings have to be drained meanwhile. Bytes of a file's tables of symbols, of those the linker's own, and of their names. */
+#define SYMBOLS_BYTES_MAX (8u << 20)
 #define LINKER_BYTES_MAX  (1u << 20)
+#define NAMES_BYTES_MAX   (64u << 20)
+#define SYMBOL_NAME_MAX   4096u /* none that is looked for is longer, nor has much before what is looked for */
 
 /* What a file's symbols say of the unwinder that its exceptions have. */
 struct symbols {
@@ -50,6 +52,8 @@ struct symbols {
 static void symbol_look(struct symbols *s, const char *name, bool defined, bool dynamic)
 {
     if (name[0] == '_' && name[1] == 'Z') /* most of the many that C++ has */
+        return;
+    if (strnlen(name, SYMBOL_NAME_MAX) == SYMBOL_NAME_MAX)
         return;
     for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
         if (s->says == STILE__BARRIERS_GO && strcmp(name, signs[i].name) == 0)
@@ -66,8 +70,11 @@ static void symbol_look(struct symbols *s, const char *name, bool defined, bool 
 static void table_look(struct symbols *s, Elf *elf, Elf_Scn *scn, const GElf_Shdr *sh)
 {
     Elf_Scn *names_scn = elf_getscn(elf, sh->sh_link);
-    Elf_Data *data = elf_getdata(scn, NULL), *names = names_scn != NULL ? elf_getdata(names_scn, NULL) : NULL;
+    GElf_Shdr names_sh;
     GElf_Sym sym;
+    if (names_scn == NULL || gelf_getshdr(names_scn, &names_sh) == NULL || names_sh.sh_size > NAMES_BYTES_MAX)
+        return;
+    Elf_Data *data = elf_getdata(scn, NULL), *names = elf_getdata(names_scn, NULL);
     if (data == NULL || names == NULL || names->d_buf == NULL || names->d_size == 0)
         return;
     const char *text = names->d_buf;
@@ -84,10 +91,11 @@ static struct symbols symbols_read(Elf *elf)
     uint64_t left = SYMBOLS_BYTES_MAX;
     for (Elf_Scn *scn = NULL; (scn = elf_nextscn(elf, scn)) != NULL;) {
         GElf_Shdr sh;
-        if (gelf_getshdr(scn, &sh) != NULL &&
-            ((sh.sh_type == SHT_DYNSYM && sh.sh_size <= DYNAMIC_BYTES_MAX) ||
-             (sh.sh_type == SHT_SYMTAB && sh.sh_size <= LINKER_BYTES_MAX)))
-            table_look(&s, elf, scn, &sh);
+        if (gelf_getshdr(scn, &sh) == NULL || sh.sh_size > left ||
+            !(sh.sh_type == SHT_DYNSYM || (sh.sh_type == SHT_SYMTAB && sh.sh_size <= LINKER_BYTES_MAX)))
+            continue;
+        left -= sh.sh_size;
+        table_look(&s, elf, scn, &sh);
     }
     return s;
 }
@@ -134,6 +142,8 @@ static bool has_sections(Elf *elf)
 
 static enum stile__barriers_state elf_vet(Elf *elf, const struct elf_file *f)
 {
+    if (!has_sections(elf))
+        return STILE__BARRIERS_OFF_UNREADABLE;
     if (is_go(elf))
         return STILE__BARRIERS_OFF_KEYS;
     struct symbols s = symbols_read(elf);
@@ -199,9 +209,12 @@ bool vet_next(struct vetting *v, const struct mapping_table *mappings)
 {
     if (v->region == NULL)
         return false;
-    if (v->done < mappings->n_all) {
-        vet_mapping(v, &mappings->all[v->done++]);
-        return true;
+    while (v->done < mappings->n_all) {
+        const struct mapping *m = &mappings->all[v->done++];
+        const bool opens = m->module != NULL && m->module->vetted == STILE__BARRIERS_UNVETTED;
+        vet_mapping(v, m);
+        if (opens) /* code made at run time may come and go all the time */
+            return true;
     }
     uint32_t unvetted = STILE__BARRIERS_UNVETTED;
     if (mappings->now.n_live != 0)

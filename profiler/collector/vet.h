@@ -28,8 +28,8 @@ enum stile__barriers_state vet_module(struct module *m);
 /* Looks at the file of one mapping, and tells the program if it forbids barriers. v may be NULL. */
 void vet_mapping(struct vetting *v, const struct mapping *m);
 
-/* Looks at the next mapping that nobody has looked at. False if there is none: then barriers may be placed, unless
- * something was found. */
+/* Looks at the mappings that nobody has looked at, up to the next file that is to be read for that. False if there is none:
+ * then barriers may be placed, unless something was found. */
 bool vet_next(struct vetting *v, const struct mapping_table *mappings);
 
 /* Why a program has no barriers, in words; size bytes at most. Empty if it may have. */

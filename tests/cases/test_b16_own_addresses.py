@@ -22,3 +22,10 @@ def test_read_late(out, mode):
     assert harness.lines(r.out)[0].startswith("wrong: 0,"), r
     p = under_barriers.run([harness.program("own_address"), "read", SECONDS], out, mode)
     under_barriers.assert_used(p, mode)
+
+
+@under_barriers.modes
+def test_jumped_to(out, mode):
+    """A setjmp of the program's own keeps the return address of who jumped to it after deep work."""
+    p = under_barriers.run([harness.program("own_setjmp"), SECONDS], out, mode)
+    under_barriers.assert_used(p, mode)

@@ -45,6 +45,17 @@ BY_HAND(by_wide, "mov 16(%rsp), %rax\n .byte 0x48, 0x8b, 0x84, 0x24, 16, 0, 0, 0
 BY_HAND(by_wide_only, ".byte 0x48, 0x8b, 0x84, 0x24, 16, 0, 0, 0");
 BY_HAND(beside, "mov 8(%rsp), %rax\n mov 24(%rsp), %rax\n mov 0x110(%rsp), %rax");
 BY_HAND(through_others, "mov 16(%rdi), %rax\n mov 16(%rsp,%rax), %rax");
+BY_HAND(jumps_on,
+        "call deep\n add $16, %rsp\n .cfi_adjust_cfa_offset -16\n .byte 0xe9\n .long own_setjmp - . - 4\n"
+        " sub $16, %rsp\n .cfi_adjust_cfa_offset 16");
+BY_HAND(jumps_elsewhere,
+        "call deep\n add $16, %rsp\n .cfi_adjust_cfa_offset -16\n .byte 0xe9\n .long never - . - 4\n"
+        " sub $16, %rsp\n .cfi_adjust_cfa_offset 16");
+__asm__(
+    ".pushsection .text\n .type own_setjmp, @function\nown_setjmp:\n .cfi_startproc\n mov %rbx, (%rdi)\n"
+    " mov %rbp, 8(%rdi)\n mov %r12, 16(%rdi)\n lea 8(%rsp), %rdx\n mov %rdx, 24(%rdi)\n mov (%rsp), %rdx\n"
+    " mov %rdx, 32(%rdi)\n xor %eax, %eax\n ret\n .cfi_endproc\n .size own_setjmp, . - own_setjmp\n "
+    ".popsection");
 BY_HAND_RBP(rbp_by_mov, "mov 8(%rbp), %rdi");
 BY_HAND_RBP(rbp_by_push, "pushq 8(%rbp)\n pop %rdi");
 BY_HAND_RBP(rbp_by_lea, "lea 8(%rbp), %r9");
@@ -64,13 +75,21 @@ static const struct function {
     {                                                                                                        \
 #        name, (const void *)(name), false                                                                   \
     }
-    READS(late),         READS(late_argument),    READS(late_rbp),   READS(late_large),
-    READS(late_saved),   READS(compared),         DOES_NOT(never),   DOES_NOT(never_rbp),
-    DOES_NOT(arguments), DOES_NOT(arguments_rbp), READS(by_mov),     READS(by_r15),
-    READS(by_push),      READS(by_lea),           READS(by_cmp),     READS(by_store),
-    READS(by_movq),      READS(by_movhps),        READS(by_vmovq),   READS(by_vpinsrq),
-    READS(by_wide),      READS(by_wide_only),     DOES_NOT(beside),  DOES_NOT(through_others),
-    READS(rbp_by_mov),   READS(rbp_by_push),      READS(rbp_by_lea), DOES_NOT(rbp_beside),
+    READS(late),         READS(late_argument),
+    READS(late_rbp),     READS(late_large),
+    READS(late_saved),   READS(compared),
+    DOES_NOT(never),     DOES_NOT(never_rbp),
+    DOES_NOT(arguments), DOES_NOT(arguments_rbp),
+    READS(by_mov),       READS(by_r15),
+    READS(by_push),      READS(by_lea),
+    READS(by_cmp),       READS(by_store),
+    READS(by_movq),      READS(by_movhps),
+    READS(by_vmovq),     READS(by_vpinsrq),
+    READS(by_wide),      READS(by_wide_only),
+    DOES_NOT(beside),    DOES_NOT(through_others),
+    READS(jumps_on),     DOES_NOT(jumps_elsewhere),
+    READS(rbp_by_mov),   READS(rbp_by_push),
+    READS(rbp_by_lea),   DOES_NOT(rbp_beside),
     DOES_NOT(rbp_jumps),
 };
 

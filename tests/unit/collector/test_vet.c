@@ -202,16 +202,18 @@ static void test_go(void **state)
     strcat(text, "30000000-30001000 r-xp 00000000 00:00 0\n"
                  "40000000-40001000 r-xp 00000000 00:01 77 /memfd:code (deleted)\n");
     maps_set(text);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 2; i++) { /* a file at a time */
         assert_int_equal(state_now(), STILE__BARRIERS_UNVETTED);
+        mappings.all[i].module->vetted = STILE__BARRIERS_UNVETTED; /* another test may have looked at it */
         assert_true(vet_next(&v, &mappings));
     }
+    assert_int_equal(state_now(), STILE__BARRIERS_UNVETTED);
     assert_false(vet_next(&v, &mappings));
     assert_int_equal(state_now(), STILE__BARRIERS_GO);
     /* What is loaded later is looked at, too. */
     line_add(text, sizeof text, 0x50000000, fixture_path(&fixtures[4]));
     maps_set(text);
-    assert_true(vet_next(&v, &mappings));
+    vet_all(&v);
     assert_int_equal(state_now(), STILE__BARRIERS_OFF_KEYS);
 }
 
