@@ -26,9 +26,12 @@ __asm__(
 
 __attribute__((noipa)) static unsigned down(unsigned depth, unsigned n)
 {
-    if (depth > 0)
-        return down(depth - 1, n + 1) * 3 + 1;
-    for (unsigned i = 0; i < 400; i++)
+    if (depth > 0) {
+        const unsigned got = down(depth - 1, n + 1);
+        __asm__ volatile("" ::: "memory"); /* no loop */
+        return got + 1;
+    }
+    for (unsigned i = 0; i < 100000; i++) /* ticks come meanwhile */
         n = n * 1664525u + 1013904223u;
     return n;
 }
@@ -37,22 +40,16 @@ __attribute__((noipa)) static void leave(struct place *p, unsigned depth)
 {
     if (depth > 0)
         leave(p, depth - 1);
-    for (unsigned i = 0; i < 20; i++)
+    for (unsigned i = 0; i < 10; i++)
         p->work += down(60, i);
     place_go(p);
 }
 
 /* A jump: nothing is left to do here. */
-__attribute__((noipa, optimize("optimize-sibling-calls"))) static int keep_after_work(struct place *p)
+__attribute__((noipa)) static int keep(struct place *p)
 {
-    for (unsigned i = 0; i < 20; i++)
-        p->work += down(40, i);
+    p->work += down(40, p->work);
     return place_keep(p);
-}
-
-__attribute__((noipa, returns_twice)) static int keep(struct place *p)
-{
-    return keep_after_work(p);
 }
 
 __attribute__((noipa)) static unsigned once(unsigned depth)
