@@ -115,7 +115,7 @@ static const Elf64_Dyn *dynamic_of(uintptr_t base)
 /* Before this library is relocated the loader is found where the kernel has put it, or, as a program, itself. */
 static const struct r_debug *debug_early(void)
 {
-    Elf64_auxv_t entry;
+    Elf64_auxv_t entry = {0};
     uintptr_t base = 0, headers = 0;
     long fd = stile__raw_syscall(SYS_openat, AT_FDCWD, (long)"/proc/self/auxv", O_RDONLY | O_CLOEXEC, 0);
     while (fd >= 0 && stile__raw_syscall(SYS_read, fd, (long)&entry, sizeof entry, 0) == sizeof entry)

@@ -88,15 +88,23 @@ static bool jumps_to_one(const struct own_address *o, const struct elf_file *elf
     return false;
 }
 
-static void function_take(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end)
+void own_address_free(struct own_address *o)
 {
     free(o->code);
-    *o = (struct own_address){.start = start, .end = end};
+    *o = (struct own_address){0};
+}
+
+static void function_take(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end)
+{
+    own_address_free(o);
+    o->start = start;
+    o->end = end;
     if (end <= start || end - start > CODE_MAX)
         return;
     o->code = malloc(end - start);
-    if (o->code != NULL && elf_file_read(elf, start, o->code, end - start))
-        o->n = end - start;
+    if (o->code == NULL || !elf_file_read(elf, start, o->code, end - start))
+        return;
+    o->n = end - start;
     o->jumps = jumps_to_one(o, elf);
 }
 
@@ -118,10 +126,4 @@ bool own_address_read(struct own_address *o, const struct elf_file *elf, uint64_
         o->answers[o->n_answers++].reads = reads;
     }
     return reads;
-}
-
-void own_address_free(struct own_address *o)
-{
-    free(o->code);
-    *o = (struct own_address){0};
 }
