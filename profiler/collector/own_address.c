@@ -91,7 +91,11 @@ static bool jumps_to_one(const struct own_address *o, const struct elf_file *elf
 void own_address_free(struct own_address *o)
 {
     free(o->code);
-    *o = (struct own_address){0};
+    o->code = NULL;
+    o->n = 0;
+    o->start = o->end = 0;
+    o->n_answers = 0;
+    o->jumps = false;
 }
 
 static void function_take(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end)
