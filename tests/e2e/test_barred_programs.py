@@ -8,7 +8,8 @@ import pytest
 
 import harness
 import pprof
-from test_programs import PYTHON_SCRIPT, all_profiles, generated_cxx, make_repository, state_of
+from test_programs import PYTHON_SCRIPT, generated_cxx, make_repository, state_of
+from test_verify import all_profiles
 
 HZ = 4000
 ALL = {"PROFILE_BARRIERS": "all"}
@@ -61,7 +62,7 @@ def test_node(out, tmp_path):
     assert_used(same([harness.tool("node"), "--expose-gc", script], out))
 
 
-def test_gcc(out, tmp_path):
+def test_gcc(out, tmp_path, mark):
     """With an unwinder of their own the driver and the compiler have none, the assembler may."""
     source = tmp_path / "big.cc"
     source.write_text(generated_cxx(20))
@@ -71,11 +72,11 @@ def test_gcc(out, tmp_path):
     r = harness.run([*compiler, objects[1]], profile=out, hz=HZ, env=ALL)
     assert r.same == plain.same == (0, b"", b"")
     assert objects[0].read_bytes() == objects[1].read_bytes()
-    told = [pprof.barriers(p) for p in all_profiles(out) if p.samples]
+    told = [pprof.barriers(p) for p in all_profiles(out, mark) if p.samples]
     assert any(t["off"] == "cc1plus has an unwinder to itself" and t["placed"] == 0 for t in told), told
 
 
-def test_git(out, tmp_path):
+def test_git(out, tmp_path, mark):
     harness.tool("git")
     repositories = [tmp_path / "plain", tmp_path / "profiled"]
     for path in repositories:
@@ -85,7 +86,7 @@ def test_git(out, tmp_path):
     r = harness.run(argv, cwd=repositories[1], profile=out, hz=HZ, env=ALL)
     assert r.same == plain.same and r.status == 0
     assert state_of(repositories[0]) == state_of(repositories[1])
-    told = [pprof.barriers(p) for p in all_profiles(out) if p.samples]
+    told = [pprof.barriers(p) for p in all_profiles(out, mark) if p.samples]
     assert sum(t["placed"] for t in told) > 0 and not any(t["off"] for t in told), told
 
 

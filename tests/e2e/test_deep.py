@@ -129,6 +129,6 @@ def test_compiler(out, tmp_path, mark, mode):
     assert harness.wait_until(lambda: not harness.collectors(mark), 120), "a collector does not end"
     p, = (p for p in map(load, out.parent.glob("*.pb.gz")) if any("deep.cc" in c and "/bin/sh" not in c
                                                                   for c in p.comments))
-    assert_whole(p, "off", 10000, 0.5e9)
+    assert_whole(p, "off", 9000, 0.5e9)
     told = pprof.barriers(p)
     assert mode == "off" or (told["off"] == "cc1plus has an unwinder to itself" and told["placed"] == 0), p.comments
