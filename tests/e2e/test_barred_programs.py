@@ -65,7 +65,7 @@ def test_node(out, tmp_path):
 def test_gcc(out, tmp_path, mark):
     """With an unwinder of their own the driver and the compiler have none, the assembler may."""
     source = tmp_path / "big.cc"
-    source.write_text(generated_cxx(20))
+    source.write_text(generated_cxx(5))
     objects = [tmp_path / "plain.o", tmp_path / "profiled.o"]
     compiler = [harness.tool("g++"), "-O2", "-c", source, "-o"]
     plain = harness.run([*compiler, objects[0]])
