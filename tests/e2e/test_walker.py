@@ -104,8 +104,8 @@ def assert_chains(p, chains, share=0.005):
                          and not is_plt(f, p)]
             if strangers:
                 wrong[names] += s.count
-            else:
-                other += s.ns  # loading, starting and ending
+            elif why != "[exec and exit]" and not (frames and pprof.is_start(frames[-1])):
+                other += s.ns  # what begins and ends the program is whole; this lacks the rest
         elif why:
             if not is_part_of(names, chains):
                 wrong[(*names, why)] += s.count
