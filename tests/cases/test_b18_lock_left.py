@@ -15,5 +15,7 @@ def test_no_lock_is_left_by_a_jump(out, mode):
     told = under_barriers.assert_used(p, mode)
     assert told["locked"] == 0, told
     assert p.cum()["unwind_deep"] > 30e6
+    # A collector that does not come round in time says nothing of locks.
+    p.samples = [s for s in p.samples if pprof.reason(s) != "[buffer full]"]
     whole, broken = pprof.complete_share([p])
     assert whole > 0.95, broken.most_common(5)
