@@ -278,6 +278,17 @@ static void test_not_wanted(void **state)
     assert_int_equal(state_now(), STILE__BARRIERS_UNVETTED);
 }
 
+/* A program with one file, which allows barriers, and the table of its rules. */
+static void allowed(struct vetting *v, struct rule_table *t, char *text, size_t room)
+{
+    line_add(text, room, 0x10000000, fixture_path(&fixtures[0]));
+    maps_set(text);
+    rule_table_open(t, region, size, &mappings, 0);
+    t->vetting = v;
+    vet_all(v);
+    assert_int_equal(state_now(), STILE__BARRIERS_GO);
+}
+
 /* Before there are rules of a file the program knows what that file says: here the file was loaded after barriers were
  * allowed, and nobody has looked at it. */
 static void test_before_rules(void **state)
@@ -286,12 +297,7 @@ static void test_before_rules(void **state)
     struct rule_table t;
     char text[1024] = "";
     (void)state;
-    line_add(text, sizeof text, 0x10000000, fixture_path(&fixtures[0]));
-    maps_set(text);
-    rule_table_open(&t, region, size, &mappings, 0);
-    t.vetting = &v;
-    vet_all(&v);
-    assert_int_equal(state_now(), STILE__BARRIERS_GO);
+    allowed(&v, &t, text, sizeof text);
     line_add(text, sizeof text, 0x20000000, fixture_path(&fixtures[3]));
     maps_set(text);
     assert_true(rule_table_learn(&t, &mappings, 0x10001100));
@@ -308,11 +314,7 @@ static void test_before_rules_of_the_unreadable(void **state)
     struct rule_table t;
     char text[1024] = "";
     (void)state;
-    line_add(text, sizeof text, 0x10000000, fixture_path(&fixtures[0]));
-    maps_set(text);
-    rule_table_open(&t, region, size, &mappings, 0);
-    t.vetting = &v;
-    vet_all(&v);
+    allowed(&v, &t, text, sizeof text);
     strcat(text, "20000000-20001000 r-xp 00000000 00:01 4711 /gone/lib.so\n");
     maps_set(text);
     assert_true(rule_table_learn(&t, &mappings, 0x20000100));
