@@ -14,19 +14,6 @@ STACK = 64 << 20
 SAVED = 0.8  # of all frames: most are never new, but for what is sampled before the collector has learned the code
 
 
-class Ends(pprof.Profile):
-    """A profile of whose stacks only both ends are looked at: there are millions of frames."""
-
-    def _sample(self, sample):
-        ids = sample.location_id
-        frames = self.locations[ids[0]] + self.locations[ids[-1]]
-        return pprof.Sample(frames, sample.value[0], sample.value[1], {"depth": len(ids)})
-
-
-def load(path):
-    return Ends(pprof.gzip.decompress(harness.wait_for_file(path).read_bytes()), path.name)
-
-
 def large_stack():
     """In the program, before it begins."""
     resource.setrlimit(resource.RLIMIT_STACK, (STACK, resource.getrlimit(resource.RLIMIT_STACK)[1]))
@@ -40,7 +27,7 @@ def test_a_hundred_thousand_frames(way, stack, mode, out):
     plain = harness.run(argv, preexec_fn=large_stack)
     barred = harness.run(argv, profile=out, hz=HZ, env=environment(mode), preexec_fn=large_stack)
     assert plain.status == 0 and barred.same == plain.same, (plain, barred)
-    p = load(out)
+    p = pprof.load_ends(out)
     told = assert_used(p, mode)
     assert told["placed"] > 0 and told["saved"] > SAVED * told["frames"], told
     deep = sum(s.count * s.labels["depth"] for s in p.samples if s.labels["depth"] > 0.9 * DEPTH)

@@ -133,6 +133,31 @@ def load(path):
     return Profile(data, Path(path).name)
 
 
+class Ends(Profile):
+    """A profile of whose stacks only both ends are looked at: there are millions of frames."""
+
+    def _sample(self, sample):
+        ids = sample.location_id
+        frames = self.locations[ids[0]] + self.locations[ids[-1]]
+        return Sample(frames, sample.value[0], sample.value[1], {"depth": len(ids)})
+
+    def stacks_by_end(self):
+        """Samples by how their stacks end: "whole", a reason, or what stands at the root."""
+        total = Counter()
+        for s in self.samples:
+            root = s.frames[-1]
+            if root.name == "[exec and exit]":
+                continue
+            whole = reason(s) is None and is_start(root)
+            total["whole" if whole else root.name] += s.count
+        return total
+
+
+def load_ends(path):
+    """As load does, of a file that is waited for."""
+    return Ends(gzip.decompress(harness.wait_for_file(path).read_bytes()), path.name)
+
+
 def valid(path, timeout=harness.FILE_WAIT):
     """Waits for a profile, reads it, and asserts that it keeps every rule."""
     p = load(harness.wait_for_file(path, timeout))

@@ -5,7 +5,7 @@ then nothing else is missing. With barriers a sample is what is new on its stack
 """
 
 import re
-from collections import Counter, namedtuple
+from collections import namedtuple
 
 import pytest
 
@@ -28,31 +28,6 @@ def barriers_of(p):
     said = [m for m in map(BARRIERS.fullmatch, p.comments) if m]
     assert len(said) <= 1, said
     return Barriers(**{k: v if k == "mode" else int(v) for k, v in said[0].groupdict().items()}) if said else None
-
-
-class Ends(pprof.Profile):
-    """A profile of whose stacks only both ends are looked at: there are millions of frames."""
-
-    def _sample(self, sample):
-        ids = sample.location_id
-        frames = self.locations[ids[0]] + self.locations[ids[-1]]
-        return pprof.Sample(frames, sample.value[0], sample.value[1], {"depth": len(ids)})
-
-    def stacks_by_end(self):
-        """Samples by how their stacks end: "whole", a reason, or what stands at the root."""
-        total = Counter()
-        for s in self.samples:
-            root = s.frames[-1]
-            if root.name == "[exec and exit]":
-                continue
-            whole = pprof.reason(s) is None and pprof.is_start(root)
-            total["whole" if whole else root.name] += s.count
-        return total
-
-
-def load(path):
-    """As pprof.load does."""
-    return Ends(pprof.gzip.decompress(harness.wait_for_file(path).read_bytes()), path.name)
 
 
 def test_what_is_said_of_barriers_is_read():
@@ -97,7 +72,7 @@ def test_regular_expression(out, mode):
     """libstdc++ takes six frames for each character, and spends its time below them. (Eight thousand characters: what the
     file holds is frames by samples.)"""
     run_both([harness.program("deep_regex"), "8000", "20"], out, mode)
-    p = load(out)
+    p = pprof.load_ends(out)
     assert_whole(p, mode, 40000, 1e9)
     assert_saved(p, mode)
 
@@ -106,7 +81,7 @@ def test_regular_expression(out, mode):
 def test_recursive_descent(out, mode):
     """Down and up again, all the time."""
     run_both([harness.program("deep_json"), "5000", "120"], out, mode)
-    p = load(out)
+    p = pprof.load_ends(out)
     assert_whole(p, mode, 9900, 1e9)
     assert_saved(p, mode)
 
@@ -127,7 +102,7 @@ def test_compiler(out, tmp_path, mark, mode):
     script = '"$1" -quiet -fsyntax-only "$2" && "$1" -quiet -fsyntax-only "$3"'
     run_both(["/bin/sh", "-c", script, "sh", compiler, brief, deep], out, mode)
     assert harness.wait_until(lambda: not harness.collectors(mark), 120), "a collector does not end"
-    p, = (p for p in map(load, out.parent.glob("*.pb.gz")) if any("deep.cc" in c and "/bin/sh" not in c
+    p, = (p for p in map(pprof.load_ends, out.parent.glob("*.pb.gz")) if any("deep.cc" in c and "/bin/sh" not in c
                                                                   for c in p.comments))
     assert_whole(p, "off", 9000, 0.5e9)
     told = pprof.barriers(p)

@@ -40,18 +40,6 @@ def reasons(p):
     return {k: int(n) for c in p.comments if c.startswith("not whole: ") for k, n in REASON.findall(c)}
 
 
-class Ends(pprof.Profile):
-    """A profile of whose stacks only both ends are looked at: there are millions of frames."""
-
-    def _sample(self, sample):
-        ids = sample.location_id
-        return pprof.Sample(self.locations[ids[0]] + self.locations[ids[-1]], sample.value[0], sample.value[1], {})
-
-
-def load(path):
-    return Ends(pprof.gzip.decompress(harness.wait_for_file(path).read_bytes()), path.name)
-
-
 class Round:
     """One run. What is wrong with it is in `problems`; everything that it left is in its directory."""
 
@@ -109,7 +97,7 @@ class Round:
             self.problems.append(f"it says {said!r}")
             return
         self.done, self.cpu_ns = done[1], int(done[2])
-        p = load(self.out)
+        p = pprof.load_ends(self.out)
         assert not pprof.problems(p), pprof.problems(p)
         self.samples, self.ns, self.comments = p.count, p.ns, p.comments
         self.told, self.reasons = pprof.barriers(p), reasons(p)
@@ -130,7 +118,7 @@ class Round:
         for path in self.directory.glob("out.*.pb.gz"):
             if path != self.out:
                 self.children += 1
-                load(path)
+                pprof.load_ends(path)
 
     def __str__(self):
         told = " ".join(f"{w} {self.told.get(w, 0)}" for w in ("placed", "hit", "retired", "restored", "locked"))
