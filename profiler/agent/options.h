@@ -18,15 +18,18 @@ enum stile__clock_wish {
 
 struct stile__options {
     char profile[PATH_MAX];   /* PROFILE as it was set, a directory made to a file name in it; "" for none */
+    char block[PATH_MAX];     /* PROFILE_BLOCK, the same */
     char collector[PATH_MAX]; /* PROFILE_COLLECTOR; "" to look beside libstile.so */
     char root[128];           /* STILE_ROOT; "" if no ancestor is profiled */
     unsigned hz;
     enum stile__clock_wish clock;
-    int signal;           /* that the clocks deliver */
-    int toggle;           /* that starts and stops the clocks; 0: they always run */
-    uint64_t interval_ns; /* a file each; 0: one at the end */
-    uint32_t depth;       /* frames of a sample at most */
-    uint32_t debug;       /* STILE__DEBUG bits */
+    int signal;             /* that the clocks deliver */
+    int toggle;             /* that starts and stops the clocks; 0: they always run */
+    uint64_t interval_ns;   /* a file each; 0: one at the end */
+    uint32_t depth;         /* frames of a sample at most */
+    uint32_t debug;         /* STILE__DEBUG bits */
+    uint64_t block_rate_ns; /* a wait per so much time waited; 0: none */
+    uint64_t advance_ns;    /* PROFILE_DEBUG=traceadvanceperiod */
     enum stile__barriers_wish barriers;
 };
 

@@ -20,6 +20,8 @@ const char *stile__region_check(const struct stile__region *r, uint64_t file_siz
     if (size->ring_cells < STILE__RING_CELLS_MIN || size->ring_cells > STILE__RING_CELLS_MAX ||
         (size->ring_cells & (size->ring_cells - 1)) != 0)
         return "the region's size of rings is out of range";
+    if (size->waits > 1)
+        return "the region's room for waits is out of range";
     if (size->rule_pages > STILE__RULES_PAGES_MAX)
         return "the region's room for unwind rules is out of range";
     if (stile__region_layout(*size).size > file_size)
@@ -28,6 +30,8 @@ const char *stile__region_check(const struct stile__region *r, uint64_t file_siz
         return "the region's sampling rate is out of range";
     if (r->depth == 0 || r->depth > STILE__DEPTH_MAX)
         return "the region's depth is out of range";
+    if (r->block_rate_ns > STILE__BLOCK_RATE_MAX || r->advance_ns > STILE__ADVANCE_NS_MAX)
+        return "the region's rate of waits is out of range";
     if (r->barriers >= STILE__BARRIERS_WISHES)
         return "the region's wish for barriers is out of range";
     if (r->interval_ns != 0 &&
@@ -45,14 +49,18 @@ const char *stile__record_check(const struct stile__record *r, uint64_t room, ui
     if (r->kind == STILE__RECORD_PAD)
         return NULL;
     bool snapshot = r->kind != STILE__RECORD_WALKED;
-    uint64_t words = (uint64_t)r->n_inline + (snapshot ? STILE__REG_COUNT : 0);
+    bool wait = (r->flags & STILE__IS_WAIT) != 0;
+    uint64_t words =
+        (uint64_t)r->n_inline + (snapshot ? STILE__REG_COUNT : 0) + (wait ? STILE__WAIT_WORDS : 0);
     if (words * sizeof(uint64_t) > (uint64_t)r->cells * STILE__CELL_BYTES - sizeof *r)
         return "a record's frames exceed it";
     if (r->n_inline > r->n_new || (r->n_inline < r->n_new && r->frames_block >= block_max) ||
         r->n_new > STILE__DEPTH_MAX)
         return "a record's frames are out of range";
-    if (r->ticks == 0)
+    if (r->ticks == 0 && !wait)
         return "a record stands for no time";
+    if (wait && (r->kept != 0 || (r->flags & (STILE__IS_BASE | STILE__IN_KERNEL)) != 0))
+        return "a wait's record is a tick's, too";
     if (r->reason >= STILE__REASON_COUNT)
         return "a record's reason is unknown";
     if (snapshot != (r->block != STILE__BLOCK_NONE) ||
@@ -61,6 +69,36 @@ const char *stile__record_check(const struct stile__record *r, uint64_t room, ui
     if (r->kept > STILE__DEPTH_MAX || r->n_barriers > (snapshot ? STILE__STUBS : 0))
         return "a record's barriers are out of range";
     return NULL;
+}
+
+const char *stile__wait_reason_name(enum stile__wait_reason why)
+{
+    static const char *const names[STILE__WAIT_REASONS] = {
+        [STILE__WAIT_NONE] = "",
+        [STILE__WAIT_MUTEX] = "mutex",
+        [STILE__WAIT_RWLOCK_READ] = "rwlock (read)",
+        [STILE__WAIT_RWLOCK_WRITE] = "rwlock (write)",
+        [STILE__WAIT_COND] = "condition variable",
+        [STILE__WAIT_BARRIER] = "barrier",
+        [STILE__WAIT_JOIN] = "join",
+        [STILE__WAIT_SEMAPHORE] = "semaphore",
+        [STILE__WAIT_SLEEP] = "sleep",
+        [STILE__WAIT_POLL] = "poll",
+        [STILE__WAIT_SELECT] = "select",
+        [STILE__WAIT_EPOLL] = "epoll",
+        [STILE__WAIT_READ] = "read",
+        [STILE__WAIT_WRITE] = "write",
+        [STILE__WAIT_ACCEPT] = "accept",
+        [STILE__WAIT_CONNECT] = "connect",
+        [STILE__WAIT_RECV] = "recv",
+        [STILE__WAIT_SEND] = "send",
+        [STILE__WAIT_CHILD] = "child",
+        [STILE__WAIT_SIGNAL] = "signal",
+        [STILE__WAIT_MESSAGE] = "message",
+        [STILE__WAIT_ELSEWHERE] = "elsewhere",
+        [STILE__WAIT_COLLECTOR] = "collector",
+    };
+    return why < STILE__WAIT_REASONS ? names[why] : "unknown";
 }
 
 const char *stile__reason_name(enum stile__reason reason)

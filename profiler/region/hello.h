@@ -26,10 +26,12 @@ struct stile__hello {
     char text[STILE__HELLO_TEXT_MAX];
 };
 enum stile__hello_text {
-    STILE__HELLO_TEMPLATE, /* PROFILE as it was set */
-    STILE__HELLO_PATH,     /* the same with %p, %e and %t expanded */
-    STILE__HELLO_CWD,      /* directory that a relative path is relative to */
-    STILE__HELLO_COMMAND,  /* command line, arguments separated by spaces */
+    STILE__HELLO_TEMPLATE,       /* PROFILE as it was set; "" for no CPU profile */
+    STILE__HELLO_PATH,           /* the same with %p, %e and %t expanded */
+    STILE__HELLO_BLOCK_TEMPLATE, /* PROFILE_BLOCK as it was set; "" for no blocking profile */
+    STILE__HELLO_BLOCK_PATH,     /* the same with %p, %e and %t expanded */
+    STILE__HELLO_CWD,            /* directory that a relative path is relative to */
+    STILE__HELLO_COMMAND,        /* command line, arguments separated by spaces */
     STILE__HELLO_TEXTS
 };
 

@@ -4,7 +4,8 @@
  * offsets and indices only, never pointers. Its file size is fixed when it is made and sealed against shrinking;
  * pages are populated part by part, so it costs what is used (64 KiB at first), and neither side ever remaps it.
  *
- *   header | modules text | thread slots | memos and rings, one per slot | snapshot blocks | unwind rules
+ *   header | modules text | thread slots | memos, what waiting threads left, and rings, one per slot |
+ *   snapshot blocks | unwind rules
  *
  * Invariants
  *  - `size` determines every offset (stile__region_layout); the collector recomputes them and believes nothing else
@@ -22,9 +23,10 @@
 
 #include "profiler/region/ring.h"
 #include "profiler/region/rules.h"
+#include "profiler/region/waits.h"
 
 #define STILE__REGION_MAGIC   0x656c6974530a0001ull
-#define STILE__REGION_VERSION 5u
+#define STILE__REGION_VERSION 6u
 
 #define STILE__REGION_HZ_MAX 20000u /* more than any clock delivers */
 #define STILE__PAGE          4096u
@@ -97,7 +99,16 @@ struct stile__slot {
     _Alignas(64) _Atomic uint32_t
         piece; /* that the running clock counts for; 0: none runs, or there is no toggle */
     _Atomic uint32_t clock_lock;
-    uint8_t reserved[56];
+
+    /* Who owns the stack: see barriers/ownership.h. The thread and its readers. */
+    _Atomic uint64_t status;
+    /* Owned by the thread, and its handler. */
+    _Atomic uint64_t lost_waits;    /* that found the ring full, as many as they stand for, */
+    _Atomic uint64_t lost_delay_ns; /* and their delay */
+    uint64_t birth_mono_ns;         /* CLOCK_MONOTONIC when the slot was opened */
+    _Atomic uint64_t exit_mono_ns;  /* when the thread left it; 0 before */
+    _Atomic uint64_t run_delay_ns;  /* that it was runnable and did not run, by then; UINT64_MAX: not known */
+    uint64_t reserved;
 };
 _Static_assert(sizeof(struct stile__slot) == 256, "slots are 256 bytes: four cache lines");
 
@@ -167,8 +178,14 @@ enum stile__finish_state { STILE__FINISH_NONE, STILE__FINISH_WRITTEN, STILE__FIN
 enum {
     STILE__DEBUG_VERIFY = 1,     /* every sample carries its snapshot, too, and the collector compares */
     STILE__DEBUG_VERIFY_ALL = 2, /* and goes on where they differ */
-    STILE__DEBUG_WALK_TIME = 4   /* a record says how long its walk took */
+    STILE__DEBUG_WALK_TIME = 4,  /* a record says how long its walk took */
+    STILE__DEBUG_OWNERSHIP = 8   /* whoever reads a stack proves that it is his */
 };
+
+/* Generations of waits, unless PROFILE_DEBUG says otherwise, and at most. */
+#define STILE__ADVANCE_NS     1000000000u
+#define STILE__ADVANCE_NS_MAX 3600000000000ull
+#define STILE__BLOCK_RATE_MAX 1000000000u /* ns */
 
 /* PROFILE_BARRIERS: on stacks of what depth. */
 enum stile__barriers_wish {
@@ -203,6 +220,7 @@ struct stile__region_size {
     uint32_t block_max;
     uint32_t ring_cells; /* of the first slots; see stile__slot_cells */
     uint32_t rule_pages; /* of the rules' arena; 0: no rules */
+    uint32_t waits;      /* 1: each slot has a page for what its thread leaves when it waits */
 };
 
 struct stile__region {
@@ -210,9 +228,13 @@ struct stile__region {
     uint64_t magic;
     uint32_t version;
     struct stile__region_size size;
-    uint32_t hz;            /* requested rate, per second of CPU time */
-    uint32_t tick_ns;       /* the kernel's tick */
-    uint64_t period_ns;     /* CPU time per tick of ours */
+    uint32_t hz;           /* requested rate, per second of CPU time */
+    uint32_t ticks_wanted; /* 0: no CPU profile, and no clocks; hz and what follows from it are still valid */
+    uint64_t
+        block_rate_ns;   /* a wait is recorded per so much time waited, on average; 0: no blocking profile */
+    uint64_t advance_ns; /* a generation of waits: those that last longer are told in parts */
+    uint32_t tick_ns;    /* the kernel's tick */
+    uint64_t period_ns;  /* CPU time per tick of ours */
     uint64_t start_unix_ns; /* CLOCK_REALTIME when the session started */
     uint64_t start_mono_ns; /* CLOCK_MONOTONIC at the same moment */
     uint64_t start_cpu_ns;  /* CPU time the process had used by then */
@@ -241,6 +263,7 @@ struct stile__region {
     _Atomic uint32_t toggle_taken; /* 1: the program handles the toggle's signal itself */
     _Atomic uint32_t pieces_started; /* the last piece's number */
     _Atomic uint32_t drain_request;  /* counts up: a library is about to go */
+    _Atomic uint32_t freezing;       /* not 0: who comes out of a wait stops before it runs */
 
     /* Added to by handlers: any thread, read-modify-write. */
     _Alignas(64) _Atomic uint64_t stale_signals; /* of an earlier session or another thread's timer */
@@ -303,7 +326,7 @@ static inline uint64_t stile__ring_offset(struct stile__region_size size, uint32
 
 /* Byte offsets of the parts; `size` is the whole file's. */
 struct stile__region_layout {
-    uint64_t modules, slots, memos, rings, blocks, rules, size;
+    uint64_t modules, slots, memos, lefts, rings, blocks, rules, size;
 };
 
 /* Computes the layout. Async-signal-safe. */
@@ -313,7 +336,8 @@ static inline struct stile__region_layout stile__region_layout(struct stile__reg
     l.modules = STILE__PAGE;
     l.slots = l.modules + STILE__MODULES_BYTES;
     l.memos = l.slots + (uint64_t)size.slot_max * sizeof(struct stile__slot);
-    l.rings = l.memos + (uint64_t)size.slot_max * STILE__PAGE;
+    l.lefts = l.memos + (uint64_t)size.slot_max * STILE__PAGE;
+    l.rings = l.lefts + (size.waits != 0 ? (uint64_t)size.slot_max * STILE__PAGE : 0);
     l.blocks = l.rings + stile__ring_offset(size, size.slot_max);
     l.rules = l.blocks + (uint64_t)size.block_max * STILE__BLOCK_SIZE;
     l.size = l.rules + stile__rules_bytes(size.rule_pages);
@@ -333,6 +357,12 @@ static inline struct stile__memo *stile__region_memo(struct stile__region *r, st
                                                      uint32_t i)
 {
     return (struct stile__memo *)((char *)r + stile__region_layout(size).memos + (uint64_t)i * STILE__PAGE);
+}
+/* Only where size.waits is set. */
+static inline struct stile__left *stile__region_left(struct stile__region *r, struct stile__region_size size,
+                                                     uint32_t i)
+{
+    return (struct stile__left *)((char *)r + stile__region_layout(size).lefts + (uint64_t)i * STILE__PAGE);
 }
 static inline struct stile__cell *stile__region_ring(struct stile__region *r, struct stile__region_size size,
                                                      uint32_t i)

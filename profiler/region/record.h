@@ -1,4 +1,4 @@
-/* What the handler writes for one tick, and why a stack may be less than whole. */
+/* What a thread writes for one tick or wait, and why a stack may be less than whole. */
 #ifndef STILE_REGION_RECORD_H
 #define STILE_REGION_RECORD_H
 
@@ -32,7 +32,8 @@ enum stile__record_kind {
 /* Of a record: what else is so. */
 enum {
     STILE__IN_KERNEL = 1, /* the thread was in the kernel, called from the leaf: the leaf is [kernel] */
-    STILE__IS_BASE = 2    /* its stack is the one that later records of its thread keep frames of */
+    STILE__IS_BASE = 2,   /* its stack is the one that later records of its thread keep frames of */
+    STILE__IS_WAIT = 4    /* no tick, but a wait; two more words follow: see waits.h */
 };
 
 /* Where the walk of a stack went through a stub: the return address that it stands for. */
@@ -59,7 +60,7 @@ struct stile__record {
     uint32_t n_new;
     uint32_t kept;
     uint32_t label_set;    /* 0: none */
-    uint32_t ticks;        /* 1 + timer overruns */
+    uint32_t ticks;        /* 1 + timer overruns; of a wait: how many it stands for */
     uint32_t n_inline;     /* of n_new */
     uint32_t frames_block; /* STILE__BLOCK_NONE: all are inline */
     uint32_t block;        /* STILE__BLOCK_NONE: no snapshot */

@@ -1,0 +1,73 @@
+/* Waits of threads: why a thread waits, what it leaves when it begins to, and what it records of it. The word that says who
+ * owns a stack is in barriers/ownership.h. */
+#ifndef STILE_REGION_WAITS_H
+#define STILE_REGION_WAITS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "profiler/region/record.h"
+
+/* What a thread waits for; the label `reason` of a blocking profile. */
+enum stile__wait_reason {
+    STILE__WAIT_NONE,
+    STILE__WAIT_MUTEX,
+    STILE__WAIT_RWLOCK_READ,
+    STILE__WAIT_RWLOCK_WRITE,
+    STILE__WAIT_COND,
+    STILE__WAIT_BARRIER,
+    STILE__WAIT_JOIN,
+    STILE__WAIT_SEMAPHORE,
+    STILE__WAIT_SLEEP,
+    STILE__WAIT_POLL,
+    STILE__WAIT_SELECT,
+    STILE__WAIT_EPOLL,
+    STILE__WAIT_READ,
+    STILE__WAIT_WRITE,
+    STILE__WAIT_ACCEPT,
+    STILE__WAIT_CONNECT,
+    STILE__WAIT_RECV,
+    STILE__WAIT_SEND,
+    STILE__WAIT_CHILD,     /* a process's end */
+    STILE__WAIT_SIGNAL,    /* sigsuspend, sigwait, pause */
+    STILE__WAIT_MESSAGE,   /* System V message queues, asynchronous I/O */
+    STILE__WAIT_ELSEWHERE, /* in what no hook stands before; only the collector says so */
+    /* In these the thread goes on executing: code of ours on its stack, which is never given away. */
+    STILE__WAIT_COLLECTOR, /* for the collector's answer */
+    STILE__WAIT_REASONS
+};
+
+/* Whether a thread that waits for this still executes. */
+static inline bool stile__wait_executes(enum stile__wait_reason why)
+{
+    static const bool executing[STILE__WAIT_REASONS] = {[STILE__WAIT_COLLECTOR] = true};
+    return why < STILE__WAIT_REASONS && executing[why];
+}
+
+/* The name of a reason; constant text. */
+const char *stile__wait_reason_name(enum stile__wait_reason why);
+
+/* The last words of a record that has STILE__IS_WAIT, behind its frames and registers. Such a record keeps no frames of
+ * others, is never a base, and has as ticks how many waits it stands for; 0: the rest of one that is counted already. */
+struct stile__wait_words {
+    uint64_t delay_ns; /* that they took, together */
+    uint64_t
+        why; /* enum stile__wait_reason; STILE__WAIT_WAKES: it is the stack of one who ended such waits */
+};
+#define STILE__WAIT_WAKES (1ull << 8)
+#define STILE__WAIT_WORDS 2u
+_Static_assert(sizeof(struct stile__wait_words) == STILE__WAIT_WORDS * sizeof(uint64_t), "words of a record");
+
+/* What a thread leaves when it begins to wait: a page of its slot. Its owner is the stack's: the thread while it runs,
+ * a reader while it has the scan bit. So a reader finds it whole and unchanging, and never touches the stack itself. */
+struct stile__left {
+    uint64_t since_ns; /* CLOCK_MONOTONIC */
+    /* Up to when the wait is in the collector's books (CLOCK_MONOTONIC), or 0: it is not yet. There are two, and the status
+     * says which one is valid: what a reader that lost the scan has written does not count. */
+    uint64_t told_ns[2];
+    uint64_t pad[5];
+    struct stile__record record; /* as one of a ring, with STILE__IS_WAIT, but without its last words */
+};
+#define STILE__LEFT_CELLS 63u /* of the record: the rest of the page */
+
+#endif
