@@ -66,7 +66,7 @@ static bool mappings_read(void)
 static bool session_make(const void *stack_end)
 {
     int fd;
-    if (stile__region_make(&region, &fd, 10000, false) != 0 || !mappings_read()) {
+    if (stile__region_make(&region, &fd, 10000, false, false) != 0 || !mappings_read()) {
         fputs("bench_walk: no region can be made here\n", stderr);
         return false;
     }

@@ -141,7 +141,8 @@ static void text_add(struct stile__hello *h, const char *text)
     h->text_len += (uint32_t)n;
 }
 
-static void hello_fill(struct stile__hello *h, const struct stile__options *o, const char *path)
+static void hello_fill(struct stile__hello *h, const struct stile__options *o, const char *path,
+                       const char *block)
 {
     static char cwd[PATH_MAX];
     h->type = STILE__MESSAGE_HELLO;
@@ -152,6 +153,8 @@ static void hello_fill(struct stile__hello *h, const struct stile__options *o, c
     text_add(h, path);
     text_add(h, getcwd(cwd, sizeof cwd) != NULL ? cwd : "/");
     text_add(h, command_line);
+    text_add(h, o->block);
+    text_add(h, block);
 }
 
 static int hello_write(int socket, const struct stile__hello *h, const int *fds)
@@ -221,26 +224,65 @@ static int target_check(const char *path)
     return err;
 }
 
+/* The names of this process's files: of the CPU profile and of the blocking profile; "" for one that is not wanted. Static: a
+ * thread with a stack of 16 KiB may fork, too. Sessions start one at a time. */
+enum { FILE_PROFILE, FILE_BLOCK, FILES };
+static char paths[FILES][PATH_MAX];
+
+static int paths_expand(const struct stile__options *o)
+{
+    const char *const templates[FILES] = {o->profile, o->block};
+    for (int i = 0; i < FILES; i++) {
+        int err = stile__target_expand(templates[i], paths[i], sizeof paths[i]);
+        if (err != 0) {
+            stile__log("%s is longer than a path may be; running without a profile", templates[i]);
+            return err;
+        }
+    }
+    return 0;
+}
+
+static int targets_check(void)
+{
+    int err = 0;
+    for (int i = 0; i < FILES && err == 0; i++)
+        if (paths[i][0] != '\0')
+            err = target_check(paths[i]);
+    return err;
+}
+
+/* Beside the files of an ancestor whose collector cannot be reached. */
+static void paths_make_own(const struct stile__options *o)
+{
+    const char *const templates[FILES] = {o->profile, o->block};
+    static char own[PATH_MAX + 16];
+    for (int i = 0; i < FILES; i++) {
+        size_t n = strlen(paths[i]);
+        size_t end = n > 6 && strcmp(paths[i] + n - 6, ".pb.gz") == 0 ? 6 : 3;
+        if (n == 0 || strstr(templates[i], "%p") != NULL)
+            continue;
+        snprintf(own, sizeof own, "%.*s.%d%s", (int)(n - end), paths[i], (int)getpid(), paths[i] + n - end);
+        if (strlen(own) < sizeof paths[i])
+            memcpy(paths[i], own, strlen(own) + 1);
+    }
+}
+
 int stile__greeting_send(struct stile__collector *c, const struct stile__options *o, int region_fd,
                          bool forked)
 {
-    /* Static: a thread with a stack of 16 KiB may fork, too. Sessions start one at a time. */
     static struct stile__hello h;
-    static char path[PATH_MAX];
     bool restarted = !forked && c->name[0] != '\0'; /* in the process that had a session before */
     bool inherited = forked ? c->name[0] != '\0' : o->root[0] != '\0' && root_parse(o->root, c);
 
-    int err = stile__target_expand(o->profile, path, sizeof path);
-    if (err != 0) {
-        stile__log("%s is longer than a path may be; running without a profile", o->profile);
+    int err = paths_expand(o);
+    if (err != 0)
         return err;
-    }
-    hello_fill(&h, o, path);
+    hello_fill(&h, o, paths[FILE_PROFILE], paths[FILE_BLOCK]);
     /* Whoever has no ancestor's profile to write beside says at once what is wrong with the name. (The image that the
      * root exec'd may be in another directory than the one that the name is relative to.) */
     bool own_name = !inherited || c->root_pid == h.pid;
     if (!inherited || restarted)
-        err = target_check(path);
+        err = targets_check();
     if (err != 0)
         return err;
     int handed = inherited ? hand_over(c, &h, region_fd) : -ECONNREFUSED;
@@ -254,14 +296,9 @@ int stile__greeting_send(struct stile__collector *c, const struct stile__options
     /* An ancestor has the name and we cannot reach its collector (gone, another network namespace): our own file
      * stands beside it. */
     if (!own_name) {
-        size_t n = strlen(path);
-        size_t end = n > 6 && strcmp(path + n - 6, ".pb.gz") == 0 ? 6 : 3;
-        static char own[PATH_MAX + 16];
-        snprintf(own, sizeof own, "%.*s.%d%s", (int)(n - end), path, (int)getpid(), path + n - end);
-        if (strstr(o->profile, "%p") == NULL && strlen(own) < sizeof path)
-            memcpy(path, own, strlen(own) + 1);
-        hello_fill(&h, o, path);
-        err = target_check(path);
+        paths_make_own(o);
+        hello_fill(&h, o, paths[FILE_PROFILE], paths[FILE_BLOCK]);
+        err = targets_check();
     }
     if (err == 0)
         err = collector_start(c, o);

@@ -16,7 +16,7 @@
 #define SIGNAL_RANGE "a signal that can be handled, such as SIGUSR1, 10 or SIGRTMIN+1"
 
 /* Variables whose values are more than a text. Texts are read by name below. */
-enum { OPTION_HZ, OPTION_DEPTH, OPTION_SIGNAL, OPTION_TOGGLE, OPTION_INTERVAL };
+enum { OPTION_HZ, OPTION_DEPTH, OPTION_SIGNAL, OPTION_TOGGLE, OPTION_INTERVAL, OPTION_BLOCK_RATE };
 static const struct option {
     const char *name;
     unsigned value;    /* without the variable */
@@ -33,6 +33,8 @@ static const struct option {
     [OPTION_TOGGLE] = {"PROFILE_TOGGLE", 0, 0, 0, SIGNAL_RANGE, "a signal that starts and stops sampling"},
     [OPTION_INTERVAL] = {"PROFILE_INTERVAL", 0, 0, 0, "a time from " STILE__INTERVAL_RANGE,
                          "how long each file's part of the profile is"},
+    [OPTION_BLOCK_RATE] = {"PROFILE_BLOCK_RATE", 10000, 0, STILE__BLOCK_RATE_MAX, NULL,
+                           "nanoseconds waited for each wait recorded, on average; 1: all; 0: none"},
 };
 
 bool stile__options_is_profile(const char *path)
@@ -47,18 +49,27 @@ bool stile__options_is_profile(const char *path)
     return false;
 }
 
-int stile__options_profile_set(struct stile__options *o, const char *path)
+/* A path as it was set, or a file name in the directory that it is. */
+static int target_set(char *to, size_t size, const char *path, const char *in_directory)
 {
     struct stat st;
-    const char *in_directory = "";
 
-    if (!stile__options_is_profile(path)) {
-        if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
-            return -EINVAL;
-        in_directory = "/%e.%p.pb.gz";
-    }
-    int n = snprintf(o->profile, sizeof o->profile, "%s%s", path, in_directory);
-    return n >= (int)sizeof o->profile ? -ENAMETOOLONG : 0;
+    if (stile__options_is_profile(path))
+        in_directory = "";
+    else if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode))
+        return -EINVAL;
+    int n = snprintf(to, size, "%s%s", path, in_directory);
+    return n >= (int)size ? -ENAMETOOLONG : 0;
+}
+
+int stile__options_profile_set(struct stile__options *o, const char *path)
+{
+    return target_set(o->profile, sizeof o->profile, path, "/%e.%p.pb.gz");
+}
+
+int stile__options_block_set(struct stile__options *o, const char *path)
+{
+    return target_set(o->block, sizeof o->block, path, "/%e.%p.block.pb.gz");
 }
 
 static int number_read(const struct option *opt, unsigned *value)
@@ -186,21 +197,55 @@ static int others_read(struct stile__options *o)
     return err;
 }
 
-int stile__options_read(struct stile__options *o)
+/* Whether a variable names a file to be written: 1, 0 or -EINVAL after one line. set: stores it. others: another program may
+ * use the variable for its own ends (PROFILE=release). */
+static int target_read(struct stile__options *o, const char *name,
+                       int (*set)(struct stile__options *, const char *), bool others)
 {
-    const char *profile = secure_getenv("PROFILE");
+    const char *path = secure_getenv(name);
 
-    if (profile == NULL || *profile == '\0')
+    if (path == NULL || *path == '\0')
         return 0;
-    int err = stile__options_profile_set(o, profile);
-    if (err == -ENAMETOOLONG) {
-        stile__log("PROFILE is longer than a path may be; running without a profile");
+    int err = set(o, path);
+    if (err == 0)
+        return 1;
+    if (err == -ENAMETOOLONG)
+        stile__log("%s is longer than a path may be; running without a profile", name);
+    else if (others)
+        return 0;
+    else
+        stile__log("%s=%s does not end in .pb.gz or .pb and is no directory; running without a profile", name,
+                   path);
+    return -EINVAL;
+}
+
+/* PROFILE and PROFILE_BLOCK: what is wanted. */
+static int targets_read(struct stile__options *o)
+{
+    unsigned rate = 0;
+    o->profile[0] = o->block[0] = '\0';
+    int cpu = target_read(o, "PROFILE", stile__options_profile_set, true);
+    int block = cpu < 0 ? cpu : target_read(o, "PROFILE_BLOCK", stile__options_block_set, false);
+    if (block < 0)
+        return block;
+    if (block != 0 && number_read(&table[OPTION_BLOCK_RATE], &rate) != 0)
+        return -EINVAL;
+    o->block_rate_ns = rate;
+    if (rate == 0)
+        o->block[0] = '\0';
+    else if (cpu != 0 && strcmp(o->profile, o->block) == 0) {
+        stile__log("PROFILE and PROFILE_BLOCK name the same file; running without a profile");
         return -EINVAL;
     }
-    if (err != 0)
-        return 0; /* PROFILE=release and the like: somebody else's variable */
+    return cpu != 0 || rate != 0;
+}
 
-    err = number_read(&table[OPTION_HZ], &o->hz);
+int stile__options_read(struct stile__options *o)
+{
+    int wanted = targets_read(o);
+    if (wanted <= 0)
+        return wanted;
+    int err = number_read(&table[OPTION_HZ], &o->hz);
     if (err == 0)
         err = clock_read(&o->clock);
     if (err == 0)
@@ -210,8 +255,24 @@ int stile__options_read(struct stile__options *o)
     return err != 0 ? err : 1;
 }
 
+/* traceadvanceperiod=NS: the length of a generation. */
+static bool advance_read(const char *pair, size_t len, uint64_t *ns)
+{
+    static const char key[] = "traceadvanceperiod=";
+    const size_t n = sizeof key - 1;
+    char *end;
+    if (len <= n || memcmp(pair, key, n) != 0 || pair[n] < '0' || pair[n] > '9')
+        return false;
+    errno = 0;
+    unsigned long long value = strtoull(pair + n, &end, 10);
+    if (errno != 0 || end != pair + len || value > STILE__ADVANCE_NS_MAX)
+        return false;
+    *ns = value;
+    return true;
+}
+
 /* PROFILE_DEBUG: key=value pairs, separated by commas. */
-static int debug_read(uint32_t *debug)
+static int debug_read(struct stile__options *o)
 {
     static const struct {
         const char *pair;
@@ -220,21 +281,26 @@ static int debug_read(uint32_t *debug)
                  {"verifyunwind=1", STILE__DEBUG_VERIFY},
                  {"verifyunwind=2", STILE__DEBUG_VERIFY | STILE__DEBUG_VERIFY_ALL},
                  {"walktime=0", 0},
-                 {"walktime=1", STILE__DEBUG_WALK_TIME}};
+                 {"walktime=1", STILE__DEBUG_WALK_TIME},
+                 {"checkstackownership=0", 0},
+                 {"checkstackownership=1", STILE__DEBUG_OWNERSHIP}};
     const char *text = secure_getenv("PROFILE_DEBUG");
 
-    *debug = 0;
+    o->debug = 0;
+    o->advance_ns = STILE__ADVANCE_NS;
     for (const char *at = text; at != NULL && *at != '\0';) {
         size_t len = strcspn(at, ","), i = 0, n = sizeof known / sizeof *known;
         while (i < n && (strlen(known[i].pair) != len || memcmp(known[i].pair, at, len) != 0))
             i++;
-        if (i == n) {
-            stile__log("PROFILE_DEBUG=%s: %.*s is not verifyunwind=0, 1 or 2, or walktime=0 or 1; "
+        if (i < n) {
+            o->debug |= known[i].bits;
+        } else if (!advance_read(at, len, &o->advance_ns)) {
+            stile__log("PROFILE_DEBUG=%s: %.*s is not verifyunwind=0, 1 or 2, walktime=0 or 1, "
+                       "checkstackownership=0 or 1, or traceadvanceperiod=NANOSECONDS; "
                        "running without a profile",
                        text, (int)len, at);
             return -EINVAL;
         }
-        *debug |= known[i].bits;
         at += len + (at[len] == ',');
     }
     return 0;
@@ -244,7 +310,7 @@ int stile__options_surroundings(struct stile__options *o)
 {
     int err = number_read(&table[OPTION_DEPTH], &o->depth);
     if (err == 0)
-        err = debug_read(&o->debug);
+        err = debug_read(o);
     if (err == 0)
         err = barriers_read(&o->barriers);
     if (err != 0)

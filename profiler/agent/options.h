@@ -52,4 +52,7 @@ bool stile__options_is_profile(const char *path);
  * -ENAMETOOLONG. */
 int stile__options_profile_set(struct stile__options *o, const char *path);
 
+/* The same for o->block. */
+int stile__options_block_set(struct stile__options *o, const char *path);
+
 #endif

@@ -13,31 +13,32 @@
 #define START_PART       250u /* of a second that the collector may take to start */
 #define SLOTS_LEAST      16u
 #define BLOCKS_LEAST     64u
-#define RULE_PAGES_LEAST 256u /* 1 MiB: enough for all but the largest programs */
-#define SAMPLE_CELLS     8u   /* what a sample takes in its ring, if it is 50 frames deep */
+#define RULE_PAGES_LEAST 256u  /* 1 MiB: enough for all but the largest programs */
+#define SAMPLE_CELLS     8u    /* what a sample takes in its ring, if it is 50 frames deep */
+#define RING_WAITS       2048u /* cells, where waits are recorded: they may come at any rate */
 #define RING_LEAST                                                                                           \
     512u /* cells of the first threads' rings: at low rates room for some stacks of any depth */
 
 /* Bytes of samples that a thread may make before the collector comes by: a twentieth of a second's, since it has to get a
  * processor first. */
-static uint32_t ring_cells_for(unsigned hz)
+static uint32_t ring_cells_for(unsigned hz, bool waits)
 {
-    uint32_t cells = RING_LEAST;
+    uint32_t cells = waits ? RING_WAITS : RING_LEAST;
     while (cells < STILE__RING_CELLS_MAX && cells < hz / 20 * SAMPLE_CELLS)
         cells *= 2;
     return cells;
 }
 
 /* The largest region that the program's limits allow. */
-static int fit(struct stile__region_size *size, unsigned hz)
+static int fit(struct stile__region_size *size, unsigned hz, bool waits)
 {
     struct rlimit file;
-    *size = (struct stile__region_size){STILE__SLOT_MAX, STILE__BLOCK_MAX, ring_cells_for(hz),
-                                        STILE__RULES_PAGES_MAX};
+    *size = (struct stile__region_size){STILE__SLOT_MAX, STILE__BLOCK_MAX, ring_cells_for(hz, waits),
+                                        STILE__RULES_PAGES_MAX, waits};
     /* Where address space is limited, it is the program's. */
     if (getrlimit(RLIMIT_AS, &file) == 0 && file.rlim_cur != RLIM_INFINITY)
         *size = (struct stile__region_size){SLOTS_LEAST * 16, BLOCKS_LEAST * 2, STILE__RING_CELLS_MIN,
-                                            RULE_PAGES_LEAST};
+                                            RULE_PAGES_LEAST, waits};
     if (getrlimit(RLIMIT_FSIZE, &file) != 0 || file.rlim_cur == RLIM_INFINITY)
         return 0;
     while (stile__region_layout(*size).size > file.rlim_cur) {
@@ -91,12 +92,12 @@ static int map(int fd, struct stile__region_size size, uint32_t blocks, struct s
     return 0;
 }
 
-int stile__region_make(struct stile__region **region, int *fd, unsigned hz, bool alone)
+int stile__region_make(struct stile__region **region, int *fd, unsigned hz, bool alone, bool waits)
 {
-    static const struct stile__region_size least = {SLOTS_LEAST * 4, BLOCKS_LEAST, STILE__RING_CELLS_MIN,
-                                                    RULE_PAGES_LEAST};
+    const struct stile__region_size least = {SLOTS_LEAST * 4, BLOCKS_LEAST, STILE__RING_CELLS_MIN,
+                                             RULE_PAGES_LEAST, waits};
     struct stile__region_size size;
-    int err = fit(&size, hz);
+    int err = fit(&size, hz, waits);
     if (err != 0)
         return err;
     *fd = memfd_create("stile", MFD_CLOEXEC | MFD_ALLOW_SEALING);

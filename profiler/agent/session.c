@@ -171,7 +171,8 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         err = signals_install(o, origin);
     if (err != 0)
         return err;
-    err = stile__region_make(&r, &fd, o->hz, collector.name[0] == '\0' && o->root[0] == '\0');
+    err = stile__region_make(&r, &fd, o->hz, collector.name[0] == '\0' && o->root[0] == '\0',
+                             o->block[0] != '\0');
     if (err != 0) {
         stile__log("no memory for the samples: %s; running without a profile", strerror(-err));
         return err;

@@ -15,7 +15,7 @@ enum stile__message_type {
 
 enum { STILE__HELLO_FD_REGION, STILE__HELLO_FD_MAPS, STILE__HELLO_FD_PIDFD, STILE__HELLO_FDS };
 
-#define STILE__HELLO_TEXT_MAX 16384u
+#define STILE__HELLO_TEXT_MAX 32768u
 
 /* Strings follow one another in text, each ended by a NUL, in the order of the enum below. */
 struct stile__hello {
@@ -28,10 +28,10 @@ struct stile__hello {
 enum stile__hello_text {
     STILE__HELLO_TEMPLATE,       /* PROFILE as it was set; "" for no CPU profile */
     STILE__HELLO_PATH,           /* the same with %p, %e and %t expanded */
-    STILE__HELLO_BLOCK_TEMPLATE, /* PROFILE_BLOCK as it was set; "" for no blocking profile */
-    STILE__HELLO_BLOCK_PATH,     /* the same with %p, %e and %t expanded */
     STILE__HELLO_CWD,            /* directory that a relative path is relative to */
     STILE__HELLO_COMMAND,        /* command line, arguments separated by spaces */
+    STILE__HELLO_BLOCK_TEMPLATE, /* PROFILE_BLOCK as it was set; "" for no blocking profile */
+    STILE__HELLO_BLOCK_PATH,     /* the same with %p, %e and %t expanded */
     STILE__HELLO_TEXTS
 };
 

@@ -61,7 +61,7 @@ static void fresh(int tid)
 static void begin(uint64_t period_ns, bool use_perf, bool may_perf)
 {
     int error;
-    assert_int_equal(stile__region_make(&region, &region_fd, 100, false), 0);
+    assert_int_equal(stile__region_make(&region, &region_fd, 100, false, false), 0);
     memset(&session, 0, sizeof session);
     stile__session_size_set(&session, region->size);
     session.period_ns = period_ns;

@@ -21,7 +21,7 @@ static struct stile__region *session_make(struct stile__session *s)
     static uint64_t sessions;
     struct stile__region *r;
     int fd;
-    assert_int_equal(stile__region_make(&r, &fd, 100, false), 0);
+    assert_int_equal(stile__region_make(&r, &fd, 100, false, false), 0);
     close(fd);
     memset(s, 0, sizeof *s);
     stile__session_size_set(s, r->size);

@@ -20,7 +20,8 @@ static int region_fd;
 static int make(void **state)
 {
     (void)state;
-    return stile__region_make(&region, &region_fd, 100, false); /* no more blocks than at any low rate */
+    return stile__region_make(&region, &region_fd, 100, false,
+                              false); /* no more blocks than at any low rate */
 }
 
 static int unmake(void **state)
@@ -90,7 +91,7 @@ static void fits(void *bytes)
     struct stat st;
     struct stile__region_size size;
     limit_file(*(uint64_t *)bytes);
-    CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false) == 0);
+    CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false, false) == 0);
     CHILD_CHECK(fstat(region_fd, &st) == 0 && (uint64_t)st.st_size <= *(uint64_t *)bytes);
     region->hz = 100;
     region->depth = 100;
@@ -103,13 +104,14 @@ static void does_not_fit(void *bytes)
 {
     unsigned before = count_descriptors();
     limit_file(*(uint64_t *)bytes);
-    CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false) == -EFBIG);
+    CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false, false) == -EFBIG);
     CHILD_CHECK(count_descriptors() == before);
 }
 
 static void test_file_size_limit(void **state)
 {
-    uint64_t least = stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, 0}).size;
+    uint64_t least =
+        stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, 0, 0}).size;
     uint64_t sizes[] = {least, 8u << 20, 100u << 20};
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
@@ -130,7 +132,7 @@ static void little_address_space(void *unused)
     CHILD_CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
     limit.rlim_cur = pages * 4096 + (32u << 20);
     CHILD_CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
-    CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false) == 0);
+    CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false, false) == 0);
     CHILD_CHECK(region->size.slot_max == 256); /* what there is of address space is the program's */
     CHILD_CHECK(stile__region_layout(region->size).size < 8u << 20);
     CHILD_CHECK(fcntl(region_fd, F_GET_SEALS) & F_SEAL_SHRINK);
@@ -153,12 +155,12 @@ static void test_rings_suit_the_rate(void **state)
     } rates[] = {{1, 512}, {1280, 512}, {2000, 1024}, {10000, 4096}, {20000, 8192}};
     (void)state;
     for (size_t i = 0; i < sizeof rates / sizeof *rates; i++) {
-        assert_int_equal(stile__region_make(&region, &region_fd, rates[i].hz, false), 0);
+        assert_int_equal(stile__region_make(&region, &region_fd, rates[i].hz, false, false), 0);
         assert_int_equal(region->size.ring_cells, rates[i].cells);
         uint32_t blocks = atomic_load(&region->blocks_ready);
         assert_true(blocks >= 2 + rates[i].hz / 250);
         assert_int_equal(unmake(NULL), 0);
-        assert_int_equal(stile__region_make(&region, &region_fd, rates[i].hz, true), 0);
+        assert_int_equal(stile__region_make(&region, &region_fd, rates[i].hz, true, false), 0);
         assert_true(atomic_load(&region->blocks_ready) >
                     blocks); /* until there is a collector to make more */
         assert_int_equal(unmake(NULL), 0);
@@ -169,7 +171,7 @@ static void test_unmake(void **state)
 {
     (void)state;
     unsigned maps = count_map_lines();
-    assert_int_equal(stile__region_make(&region, &region_fd, 100, false), 0);
+    assert_int_equal(stile__region_make(&region, &region_fd, 100, false, false), 0);
     assert_int_equal(count_map_lines(), maps + 1);
     stile__region_unmake(region);
     assert_int_equal(count_map_lines(), maps);

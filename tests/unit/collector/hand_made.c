@@ -25,7 +25,7 @@ void hand_made_new(struct hand_made *h)
     const char *why;
     int fd, fds[STILE__HELLO_FDS];
 
-    assert_int_equal(stile__region_make(&h->region, &fd, 100, false), 0);
+    assert_int_equal(stile__region_make(&h->region, &fd, 100, false, false), 0);
     h->region->hz = 100;
     h->region->period_ns = 10000000;
     h->region->depth = STILE__DEPTH_MAX;

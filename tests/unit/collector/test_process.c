@@ -418,7 +418,7 @@ static void test_regions_that_cannot_be(void **state)
     int fd, fds[STILE__HELLO_FDS];
 
     (void)state;
-    assert_int_equal(stile__region_make(&region, &fd, 100, false), 0); /* without a rate */
+    assert_int_equal(stile__region_make(&region, &fd, 100, false, false), 0); /* without a rate */
     hand_made_descriptors(fd, fds);
     assert_null(process_new(&hello, fds, getpid(), &why));
     assert_string_equal(why, "the region's sampling rate is out of range");

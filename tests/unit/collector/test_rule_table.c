@@ -32,7 +32,7 @@ static struct made {
 
 static void made_map(struct made *m, uint32_t pages)
 {
-    m->size = (struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, pages};
+    m->size = (struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, pages, 0};
     m->region = mmap(NULL, stile__region_layout(m->size).size + BEHIND, PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(m->region != MAP_FAILED);

@@ -27,7 +27,7 @@ static void region_good(void)
 
 static uint64_t good_size(void)
 {
-    return stile__region_layout((struct stile__region_size){64, 128, STILE__RING_CELLS_MIN, 16}).size;
+    return stile__region_layout((struct stile__region_size){64, 128, STILE__RING_CELLS_MIN, 16, 0}).size;
 }
 
 static void refused(const char *why)
@@ -161,7 +161,7 @@ static void test_random_regions(void **state)
 /* No ring overlaps the next one, and the last one ends where the blocks begin. */
 static void test_rings(void **state)
 {
-    struct stile__region_size s = {STILE__SLOTS_LARGE * 2, 16, STILE__RING_CELLS_MIN, 16};
+    struct stile__region_size s = {STILE__SLOTS_LARGE * 2, 16, STILE__RING_CELLS_MIN, 16, 0};
     (void)state;
     for (; s.ring_cells <= STILE__RING_CELLS_MAX; s.ring_cells *= 2) {
         assert_int_equal(stile__ring_offset(s, 0), 0);

@@ -29,7 +29,7 @@ static int region_fd;
 static int set_up(void **state)
 {
     (void)state;
-    if (stile__region_make(&region, &region_fd, 100, false) != 0)
+    if (stile__region_make(&region, &region_fd, 100, false, false) != 0)
         return -1;
     memset(&made, 0, sizeof made);
     stile__session_size_set(&made, region->size);

@@ -38,7 +38,7 @@ static struct stile__slot *slot_add(uint32_t i, uint32_t tid)
 static int set_up(void **state)
 {
     (void)state;
-    if (stile__region_make(&region, &region_fd, 1000, false) != 0)
+    if (stile__region_make(&region, &region_fd, 1000, false, false) != 0)
         return -1;
     memset(&made, 0, sizeof made);
     stile__session_size_set(&made, region->size);
