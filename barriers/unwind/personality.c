@@ -95,7 +95,7 @@ static void locked(void (*change)(struct stile__region *r, uint32_t arg), uint32
     struct stile__thread *t = &stile__thread;
     uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
-    bool lock = r != NULL && t->slot != NULL && t->region == r;
+    bool lock = r != NULL && stile__thread_bound(t, r);
     if (lock)
         stile__stack_lock(&t->slot->stack_lock, t->tid);
     change(r, arg);

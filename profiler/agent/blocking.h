@@ -36,6 +36,7 @@ struct stile__door {
     struct stile__region *region; /* NULL: it is not recorded */
     uint64_t id;                  /* of the thread and the session, as in stile__thread */
     uint64_t since_ns;            /* CLOCK_MONOTONIC */
+    uint64_t switches;            /* of its context until then, of calls that may work long */
 };
 
 /* Where a hook is: its registers, in the kernel's order, as a signal would find them. The leaf of the stack is shown as
@@ -69,12 +70,19 @@ void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint
 void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const void *hook,
                            const uint64_t *regs, uint64_t since_ns, uint64_t until_ns);
 
-/* Calls that are quicker than this are not looked at any further, unless waits of that length are asked for. */
-#define STILE__QUICK_NS 10000u
-extern uint64_t stile__block_quick_ns;
+/* Whether a call that took so long is recorded: surely if it took the rate, by chance if less. */
+bool stile__block_long(uint64_t ns);
 
 /* After the call that did it. The hook's frame as above. */
 void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint64_t *regs);
+
+/* With the session. */
+void stile__blocking_set(bool on);
+
+/* A wait of ours, for the collector's answer say, on the program's thread: it is seen as waiting, and its stack is never given
+ * away. Normal context. begin's value goes to end. */
+bool stile__executing_begin(enum stile__wait_reason why);
+void stile__executing_end(bool begun);
 
 /* The value of a call that blocks. Only where stile__blocking_on(). */
 #define STILE__BLOCKS(why, hook, call)                                                                       \
@@ -105,7 +113,7 @@ void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint
             uint64_t since_ = stile__block_clock();                                                          \
             may_ = (call);                                                                                   \
             uint64_t until_ = stile__block_clock();                                                          \
-            if (__builtin_expect(until_ - since_ >= stile__block_quick_ns, 0)) {                             \
+            if (__builtin_expect(stile__block_long(until_ - since_), 0)) {                                   \
                 uint64_t regs_[NGREG];                                                                       \
                 STILE__REGISTERS_HERE(regs_);                                                                \
                 stile__block_measured(why, (uint64_t)(thing), (const void *)(uintptr_t)(hook), regs_,        \

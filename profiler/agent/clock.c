@@ -249,6 +249,11 @@ void stile__clock_reserve(struct stile__session *s, struct stile__region *r, uin
     atomic_fetch_add_explicit(&r->clocks[STILE__CLOCK_TIMER], 1, memory_order_relaxed);
 }
 
+void stile__clock_none(struct stile__session *s, uint32_t i)
+{
+    s->clocks[i] = (struct stile__clock){.kind = STILE__CLOCK_NONE, .timer_id = -1, .perf_fd = -1};
+}
+
 void stile__clock_stop(struct stile__clock *c)
 {
     int timer_id = __atomic_exchange_n(&c->timer_id, -1, __ATOMIC_RELAXED); /* by whoever comes first */

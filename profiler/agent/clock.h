@@ -37,6 +37,9 @@ int stile__clock_start(struct stile__session *s, struct stile__region *r, uint32
 /* Notes that slot i has a timer which the toggle starts and stops. */
 void stile__clock_reserve(struct stile__session *s, struct stile__region *r, uint32_t i);
 
+/* Slot i has no clock. */
+void stile__clock_none(struct stile__session *s, uint32_t i);
+
 /* Stops it; a signal may still be on its way. Idempotent. */
 void stile__clock_stop(struct stile__clock *c);
 

@@ -191,6 +191,11 @@ static int others_read(struct stile__options *o)
         stile__log("PROFILE_TOGGLE and PROFILE_SIGNAL are the same signal; running without a profile");
         err = -EINVAL;
     }
+    if (err == 0 && o->toggle != 0 && o->profile[0] == '\0') {
+        stile__log(
+            "PROFILE_TOGGLE goes with PROFILE, not with PROFILE_BLOCK alone; running without a profile");
+        err = -EINVAL;
+    }
     o->interval_ns = 0;
     if (err == 0 && text != NULL && stile__options_interval_parse(text, &o->interval_ns) != 0)
         err = refuse(&table[OPTION_INTERVAL], text);

@@ -16,6 +16,7 @@
 #include "barriers/stack_lock.h"
 #include "barriers/unwind/personality.h"
 #include "profiler/agent/alt_stack.h"
+#include "profiler/agent/blocking.h"
 #include "profiler/agent/cancellation.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/clock_perf.h"
@@ -63,6 +64,9 @@ static void region_fill(struct stile__region *r, const struct stile__options *o,
                         uint64_t start_cpu_ns)
 {
     r->hz = o->hz;
+    r->ticks_wanted = o->profile[0] != '\0';
+    r->block_rate_ns = o->block[0] != '\0' ? o->block_rate_ns : 0;
+    r->advance_ns = o->advance_ns;
     r->interval_ns = o->interval_ns;
     r->signal = o->signal;
     r->toggle = o->toggle;
@@ -87,10 +91,19 @@ static int clocks_open(struct stile__session *s, struct stile__region *r, const 
     int perf_error;
     stile__session_size_set(s, r->size);
     s->period_ns = r->period_ns;
-    s->signal = o->signal;
+    s->signal = r->ticks_wanted != 0 ? o->signal : 0;
     s->toggle = o->toggle;
     s->depth = o->depth;
     s->barriers = o->barriers;
+    s->ticks = r->ticks_wanted != 0;
+    s->block_rate_ns = r->block_rate_ns;
+    if (!s->ticks) {
+        s->clocks = NULL;
+        s->process_timer = -1;
+        s->use_perf = false;
+        atomic_store_explicit(&s->breaks_waits, false, memory_order_relaxed);
+        return 0;
+    }
     int err = stile__clocks_open(s, o->clock != STILE__CLOCK_WISH_TIMER, &perf_error);
     if (err != 0)
         return err;
@@ -167,7 +180,7 @@ static int start(const struct stile__options *o, enum stile__origin origin)
     int err = page_make();
     if (err == 0)
         err = stile__threads_init();
-    if (err == 0)
+    if (err == 0 && o->profile[0] != '\0')
         err = signals_install(o, origin);
     if (err != 0)
         return err;
@@ -194,6 +207,7 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         return err;
     }
     publish(r);
+    stile__blocking_set(stile__session->block_rate_ns != 0);
     stile__thread_enter(base_cpu_ns);
     if (origin != STILE__ORIGIN_FORK)
         stile__threads_enter_others();
@@ -232,7 +246,9 @@ int stile__session_flush(void)
     if (r != NULL) {
         int cancellation = stile__cancellation_hold();
         stile__maps_publish(r);
+        bool executing = stile__executing_begin(STILE__WAIT_COLLECTOR);
         err = stile__patience_flush(r, &collector);
+        stile__executing_end(executing);
         stile__session_leave(stile__session, stile__thread_shard());
         stile__cancellation_restore(cancellation);
     }
@@ -261,8 +277,11 @@ void stile__session_drain(void)
         return;
     int cancellation = stile__cancellation_hold();
     /* A filter may end the program for a socket. */
-    if (s->pid == stile__raw_getpid() && !rings_empty(s, r) && !stile__clock_filtered())
+    if (s->pid == stile__raw_getpid() && !rings_empty(s, r) && !stile__clock_filtered()) {
+        bool executing = stile__executing_begin(STILE__WAIT_COLLECTOR);
         stile__patience_drain(r, &collector);
+        stile__executing_end(executing);
+    }
     stile__session_leave(s, stile__thread_shard());
     stile__cancellation_restore(cancellation);
     errno = saved_errno;
@@ -275,6 +294,7 @@ static int finish(struct stile__session *s, bool wait)
     struct stile__region *r = atomic_exchange_explicit(&s->region, NULL, memory_order_seq_cst);
     if (r == NULL)
         return -ESRCH;
+    stile__blocking_set(false);
     bool quiet = quiesce(s);
     stile__threads_stop(s, r);
     stile__clock_process_stop(s);
@@ -284,7 +304,8 @@ static int finish(struct stile__session *s, bool wait)
     int err = wait ? stile__patience_finish(r, &collector) : 0;
     /* Who waited for a flush has been answered by now, too. */
     if (wait && (quiet || quiesce(s))) {
-        stile__clocks_close(s);
+        if (s->clocks != NULL)
+            stile__clocks_close(s);
         stile__region_unmake(r);
         stile__maps_stacks_free(s);
     }
@@ -349,7 +370,7 @@ void stile__session_fork_prepare(void)
     t->fork_mask = mask;
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
     if (r != NULL) {
-        if (t->slot != NULL && t->region == r)
+        if (stile__thread_bound(t, r))
             stile__stack_lock(&t->slot->stack_lock, t->tid);
         stile__session_leave(stile__session, stile__thread_shard());
     }
@@ -361,7 +382,7 @@ void stile__session_fork_parent(void)
     uint64_t mask = t->fork_mask;
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
     if (r != NULL) {
-        if (t->slot != NULL && t->region == r)
+        if (stile__thread_bound(t, r))
             stile__stack_unlock(&t->slot->stack_lock);
         stile__session_leave(stile__session, stile__thread_shard());
     }
@@ -376,6 +397,8 @@ void stile__session_fork_child(void)
     /* The region is not inherited, and its page was wiped. The thread is another one now, on the same stack. */
     stile__thread.slot = NULL;
     stile__thread.region = NULL;
+    stile__thread.wait_frame = 0;
+    stile__blocking_set(false); /* until it has a session of its own */
     /* The entries were copied with the stack, but nobody will tell the collector what this stack was. */
     stile__thread_barriers_remove(&stile__thread, NULL);
     stile__thread.barriers.hit = stile__thread.barriers.retired = stile__thread.barriers.restored =

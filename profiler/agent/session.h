@@ -33,6 +33,8 @@ struct stile__session {
     uint64_t tick_ns; /* the kernel's tick: how often it looks at CPU timers */
     uint32_t depth;   /* frames of a sample at most */
     enum stile__barriers_wish barriers;
+    bool ticks;             /* there are clocks: a CPU profile is wanted */
+    uint64_t block_rate_ns; /* waits are recorded, one per so much time waited; 0: none */
     int32_t pid;
     int32_t signal;
     bool use_perf;               /* new threads get perf's clock first */
@@ -102,7 +104,7 @@ static inline void stile__session_leave(struct stile__session *s, uint32_t shard
 static inline uint64_t stile__session_kept_open(void)
 {
     const struct stile__session *s = stile__session;
-    if (s == NULL || atomic_load_explicit(&s->region, memory_order_relaxed) == NULL ||
+    if (s == NULL || atomic_load_explicit(&s->region, memory_order_relaxed) == NULL || !s->ticks ||
         atomic_load_explicit(&s->signal_taken, memory_order_relaxed))
         return 0;
     return 1ull << (s->signal - 1);

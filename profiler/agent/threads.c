@@ -14,13 +14,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "barriers/ownership.h"
 #include "barriers/stack_lock.h"
 #include "profiler/agent/alt_stack.h"
 #include "profiler/agent/cancellation.h"
 #include "profiler/agent/clock.h"
+#include "profiler/agent/clock_perf.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/maps.h"
 #include "profiler/agent/signal/handler.h"
+#include "profiler/agent/signal/waits.h"
 #include "profiler/region/raw_syscall.h"
 
 _Thread_local struct stile__thread stile__thread __attribute__((tls_model("initial-exec")));
@@ -56,6 +59,8 @@ static bool slot_populate(struct stile__region *r, struct stile__region_size siz
     uintptr_t slot = (uintptr_t)stile__region_slot(r, i) & ~(uintptr_t)(STILE__PAGE - 1);
     void *ring = stile__region_ring(r, size, i);
     void *memo = stile__region_memo(r, size, i);
+    if (size.waits != 0 && madvise(stile__region_left(r, size, i), STILE__PAGE, MADV_POPULATE_WRITE) != 0)
+        return false;
     return madvise(memo, STILE__PAGE, MADV_POPULATE_WRITE) == 0 &&
            madvise((void *)slot, STILE__PAGE, MADV_POPULATE_WRITE) == 0 &&
            madvise(ring, (size_t)stile__slot_cells(size, i) * STILE__CELL_BYTES, MADV_POPULATE_WRITE) == 0;
@@ -100,6 +105,12 @@ static uint32_t slot_claim(struct stile__region *r, struct stile__region_size si
     return UINT32_MAX;
 }
 
+/* Whether threads have clocks: a CPU profile is wanted, and the program has not taken the signal. */
+static bool ticks_run(const struct stile__session *s)
+{
+    return s->ticks && !atomic_load_explicit(&s->signal_taken, memory_order_relaxed);
+}
+
 /* Fills a claimed slot and starts the thread's clock. Returns 0 or -errno where it has none. */
 static int slot_start(struct stile__session *s, struct stile__region *r, uint32_t i, uint32_t tid, bool own,
                       uint64_t base_cpu_ns, uint64_t *id)
@@ -124,10 +135,24 @@ static int slot_start(struct stile__session *s, struct stile__region *r, uint32_
     struct stile__memo *memo = stile__region_memo(r, s->size, i);
     memo->halves[0].n = memo->halves[1].n = 0;
     memset(&memo->barriers, 0, sizeof memo->barriers);
+    atomic_store_explicit(&slot->lost_waits, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->lost_delay_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->exit_mono_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->run_delay_ns, UINT64_MAX, memory_order_relaxed);
+    slot->birth_mono_ns = stile__clock_now(CLOCK_MONOTONIC);
+    if (s->size.waits != 0)
+        stile__left_init(s, r, i);
+    stile__stack_begin(&slot->status);
     if (own) /* until it has its last one: a short life leaves no other */
         prctl(PR_GET_NAME, slot->comm);
     /* Live before the first tick can come. Release: pairs with the handler's and the collector's acquire. */
     atomic_store_explicit(&slot->state, STILE__SLOT_LIVE, memory_order_release);
+    if (!ticks_run(s)) {
+        if (s->clocks != NULL)
+            stile__clock_none(s, i);
+        slot->clock_kind = STILE__CLOCK_NONE;
+        return 0;
+    }
     if (s->toggle != 0) {
         /* Its clock runs now or later, as the user has it: either we see the piece, or its start sees us live. */
         stile__clock_reserve(s, r, i);
@@ -161,17 +186,22 @@ void stile__thread_enter(uint64_t base_cpu_ns)
     uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
 
-    if (r != NULL && !atomic_load_explicit(&s->signal_taken, memory_order_relaxed)) {
-        uint64_t ours = 1ull << (s->signal - 1);
+    const bool ticks = r != NULL && ticks_run(s);
+    if (ticks || (r != NULL && s->block_rate_ns != 0)) {
         t->tid = stile__raw_gettid();
-        stile__alt_stack_give(); /* before the first tick */
+        if (ticks)
+            stile__alt_stack_give(); /* before the first tick */
         uint32_t i = slot_open(s, r, t->tid, true, base_cpu_ns, &t->id);
         t->region = r;
         t->slot = i != UINT32_MAX ? stile__region_slot(r, i) : NULL;
         t->exit_rounds = 0;
         t->surplus = 0;
         t->kernel_ns = 0;
+        t->wait_frame = 0;
         pthread_setspecific(exit_key, &exit_key);
+    }
+    if (ticks) {
+        uint64_t ours = 1ull << (s->signal - 1);
         if ((mask & ours) && !t->wait_blocks)
             t->program_blocks = true;
         t->wait_blocks = false;
@@ -201,12 +231,12 @@ bool stile__thread_owns_tick(const siginfo_t *info)
     uint64_t carried = (uint64_t)(uintptr_t)info->si_value.sival_ptr, id = carried & ~STILE__ID_PIECE_BITS;
     bool own = false;
 
-    if (info->si_signo != s->signal)
+    if (!s->ticks || info->si_signo != s->signal)
         return false;
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
     if (r == NULL)
         return false;
-    bool bound = t->slot != NULL && t->region == r;
+    bool bound = stile__thread_bound(t, r);
     if (info->si_code == POLL_IN)
         own = bound && s->clocks[(uint32_t)t->id].perf_fd == info->si_fd;
     else if (info->si_code == SI_TIMER)
@@ -270,7 +300,7 @@ static void due_take(struct stile__session *s, struct stile__region *r, struct s
 /* Whether our signal was really blocked; the program's wish alone does not do that. */
 static bool signal_kept(const struct stile__session *s, uint64_t mask)
 {
-    return (mask & 1ull << (s->signal - 1)) != 0;
+    return s->ticks && (mask & 1ull << (s->signal - 1)) != 0;
 }
 
 void stile__thread_settle(void)
@@ -279,7 +309,7 @@ void stile__thread_settle(void)
     uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
     if (r != NULL) {
-        if (t->slot != NULL && t->region == r)
+        if (stile__thread_bound(t, r) && stile__session->clocks != NULL)
             due_take(stile__session, r, t, stile__clock_read(t->tid, true),
                      signal_kept(stile__session, mask));
         atomic_store_explicit(&r->end_cpu_ns, stile__clock_now(CLOCK_PROCESS_CPUTIME_ID),
@@ -303,30 +333,71 @@ void stile__thread_barriers_remove(struct stile__thread *t, struct stile__region
     const uint64_t here = (uintptr_t)__builtin_frame_address(0);
     bool own = here >= t->stack.lo && here < t->stack.hi;
     stile__barriers_remove(&t->barriers, &(struct stile__barrier_place){&t->stack, own ? here : t->stack.hi});
-    if (r != NULL && t->slot != NULL && t->region == r)
+    if (r != NULL && stile__thread_bound(t, r))
         stile__barriers_count(&t->barriers,
                               &stile__session_memo(stile__session, r, (uint32_t)t->id)->barriers);
+}
+
+/* How long the thread was ready to run and had no processor, by the kernel's books, or UINT64_MAX. By raw system calls: no point
+ * of cancellation. */
+static uint64_t run_delay(void)
+{
+    char text[96] = "";
+    uint64_t ns = 0;
+    if (stile__clock_filtered())
+        return UINT64_MAX;
+    long fd = stile__raw_syscall(SYS_openat, AT_FDCWD, (long)"/proc/thread-self/schedstat",
+                                 O_RDONLY | O_CLOEXEC, 0);
+    long n = fd < 0 ? fd : stile__raw_syscall(SYS_read, fd, (long)text, sizeof text - 1, 0);
+    if (fd >= 0)
+        stile__raw_syscall(SYS_close, fd, 0, 0, 0);
+    const char *at = n > 0 ? strchr(text, ' ') : NULL; /* the second number */
+    if (at == NULL)
+        return UINT64_MAX;
+    while (*++at >= '0' && *at <= '9')
+        ns = ns * 10 + (uint64_t)(*at - '0');
+    return ns;
+}
+
+/* The last words about a thread's waits. One that was cancelled may still be in one. */
+static void waits_close(struct stile__session *s, struct stile__region *r, struct stile__thread *t)
+{
+    const uint64_t now_ns = stile__clock_now(CLOCK_MONOTONIC);
+    if (t->wait_frame != 0) {
+        uint64_t was = stile__stack_resume(&t->slot->status, NULL);
+        if (stile__stack_state(was) == STILE__STACK_WAITING)
+            stile__left_tell(s, r, t, was, now_ns);
+        t->wait_frame = 0;
+    }
+    atomic_store_explicit(&t->slot->run_delay_ns, run_delay(), memory_order_relaxed);
+    atomic_store_explicit(&t->slot->exit_mono_ns, now_ns, memory_order_relaxed);
 }
 
 /* The final words of a thread, before its slot goes to the collector. */
 static void slot_close(struct stile__session *s, struct stile__region *r, struct stile__thread *t, bool kept)
 {
     struct stile__slot *slot = t->slot;
-    struct stile__clock *clock = &s->clocks[(uint32_t)t->id];
+    struct stile__clock *clock = s->clocks != NULL ? &s->clocks[(uint32_t)t->id] : NULL;
 
-    if (s->toggle != 0)
+    if (s->clocks == NULL)
+        ; /* there are none */
+    else if (s->toggle != 0)
         stile__toggle_close(s, slot, (uint32_t)t->id, t->tid);
     else
         stile__clock_stop(clock);
     prctl(PR_GET_NAME, slot->comm);
     uint64_t cpu_ns = stile__clock_read(t->tid, true); /* as late as can be */
-    due_take(s, r, t, cpu_ns, kept);
+    if (s->clocks != NULL)
+        due_take(s, r, t, cpu_ns, kept);
     /* A remote reader of this stack has to let go first; none comes after. */
     stile__stack_lock(&slot->stack_lock, t->tid);
     stile__thread_barriers_remove(t, r);
     stile__stack_unlock(&slot->stack_lock);
+    if (s->block_rate_ns != 0)
+        waits_close(s, r, t);
+    stile__stack_die(&slot->status);
     atomic_store_explicit(&slot->exit_cpu_ns, cpu_ns, memory_order_relaxed);
-    if (s->toggle == 0)
+    if (s->toggle == 0 && s->clocks != NULL)
         stile__clock_carry(s, slot, clock, cpu_ns);
     atomic_store_explicit(&slot->state, STILE__SLOT_EXITED,
                           memory_order_release); /* pairs with the drain's acquire */
@@ -340,7 +411,7 @@ void stile__thread_leave(void)
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
 
     if (r != NULL) {
-        if (t->slot != NULL && t->region == r)
+        if (stile__thread_bound(t, r))
             slot_close(stile__session, r, t, signal_kept(stile__session, mask));
         stile__session_leave(stile__session, stile__thread_shard());
     }
@@ -410,6 +481,8 @@ void stile__threads_enter_others(void)
 
 void stile__threads_stop(struct stile__session *s, struct stile__region *r)
 {
+    if (s->clocks == NULL)
+        return;
     if (s->toggle != 0) {
         stile__toggle_look_all(s, r, NULL, NULL); /* nothing is wanted any more */
         return;

@@ -43,10 +43,24 @@ struct stile__thread {
     uint32_t unsettled;                      /* signals of perf's clock, where no timer settles beside it */
     uint32_t
         surplus; /* signals to let go by: perf counts time that a hypervisor took from us, the CPU clock does not */
-    uint8_t exit_rounds;             /* rounds of thread-specific data destruction seen */
+    uint8_t exit_rounds; /* rounds of thread-specific data destruction seen */
+    /* Of waits, while they are recorded. */
+    bool in_transition;              /* between its last walk and its wait */
+    uint32_t walk_crossings;         /* signal frames that the last walk went through */
+    uintptr_t wait_frame;            /* of the hook inside which it waits: its stack pointer; 0: none */
+    uint64_t wait_expected;          /* by hash: of what kind, on what, the last call did block */
+    uint64_t switches;               /* voluntary ones of its context, when they were last looked at */
+    uint64_t chance;                 /* state of a generator of random numbers; 0 at first */
     struct stile__barriers barriers; /* on its stack; by whoever has the stack's lock */
 };
 extern _Thread_local struct stile__thread stile__thread __attribute__((tls_model("initial-exec")));
+
+/* Whether the thread has a slot in this very session: a later one's region may lie where the last one did. */
+static inline bool stile__thread_bound(const struct stile__thread *t, const struct stile__region *r)
+{
+    return t->slot != NULL && t->region == r &&
+           atomic_load_explicit(&t->slot->generation, memory_order_relaxed) == (uint32_t)(t->id >> 32);
+}
 
 /* A number that differs between threads, for stile__session_enter. Async-signal-safe. */
 static inline uint32_t stile__thread_shard(void)

@@ -33,7 +33,7 @@ enum stile__record_kind {
 enum {
     STILE__IN_KERNEL = 1, /* the thread was in the kernel, called from the leaf: the leaf is [kernel] */
     STILE__IS_BASE = 2,   /* its stack is the one that later records of its thread keep frames of */
-    STILE__IS_WAIT = 4    /* no tick, but a wait; two more words follow: see waits.h */
+    STILE__IS_WAIT = 4    /* no tick, but a wait; more words follow: see waits.h */
 };
 
 /* Where the walk of a stack went through a stub: the return address that it stands for. */

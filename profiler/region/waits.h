@@ -53,9 +53,10 @@ struct stile__wait_words {
     uint64_t delay_ns; /* that they took, together */
     uint64_t
         why; /* enum stile__wait_reason; STILE__WAIT_WAKES: it is the stack of one who ended such waits */
+    uint64_t hook; /* the function that the program called: the leaf is shown as that */
 };
 #define STILE__WAIT_WAKES (1ull << 8)
-#define STILE__WAIT_WORDS 2u
+#define STILE__WAIT_WORDS 3u
 _Static_assert(sizeof(struct stile__wait_words) == STILE__WAIT_WORDS * sizeof(uint64_t), "words of a record");
 
 /* What a thread leaves when it begins to wait: a page of its slot. Its owner is the stack's: the thread while it runs,
@@ -65,7 +66,8 @@ struct stile__left {
     /* Up to when the wait is in the collector's books (CLOCK_MONOTONIC), or 0: it is not yet. There are two, and the status
      * says which one is valid: what a reader that lost the scan has written does not count. */
     uint64_t told_ns[2];
-    uint64_t pad[5];
+    uint64_t hook; /* as in stile__wait_words */
+    uint64_t pad[4];
     struct stile__record record; /* as one of a ring, with STILE__IS_WAIT, but without its last words */
 };
 #define STILE__LEFT_CELLS 63u /* of the record: the rest of the page */

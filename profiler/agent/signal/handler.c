@@ -8,6 +8,7 @@
 #include "barriers/stack_lock.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/signal/faults.h"
+#include "profiler/agent/signal/waits.h"
 #include "profiler/region/raw_syscall.h"
 
 #include "profiler/agent/signal/poison.h"
@@ -77,7 +78,7 @@ static bool bind(struct stile__session *s, struct stile__region *r, struct stile
 }
 
 /* The same where the signal does not name the slot. Bounded: a thread without one stops looking. */
-static bool bind_by_tid(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+bool stile__thread_bind(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                         uint64_t rsp)
 {
     uint32_t tid = stile__raw_gettid();
@@ -141,6 +142,31 @@ static void walked_publish(struct stile__session *s, struct stile__region *r, st
     stile__barriers_count(&t->barriers, &stile__session_memo(s, r, (uint32_t)t->id)->barriers);
 }
 
+void stile__record_init(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                        struct stile__record *record, uint32_t ticks)
+{
+    record->kept = 0;
+    record->label_set = 0;
+    record->ticks = ticks;
+    /* Acquire pairs with closing_set: what a library that is gone leaves behind is not used after this. */
+    record->unloads = atomic_load_explicit(&r->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
+    record->reason = STILE__REASON_NONE;
+    record->flags = 0;
+    record->n_barriers = 0;
+    record->frames_block = STILE__BLOCK_NONE;
+    record->block = STILE__BLOCK_NONE;
+    record->stack_len = 0;
+    record->walk_cycles = 0;
+    record->lost_regs = 0;
+    record->piece = 0;
+    if (s->toggle != 0) {
+        /* Pairs with the fence in clock_off: it has seen this tick counted, or we see that the piece is stopped. */
+        atomic_thread_fence(memory_order_seq_cst);
+        record->piece =
+            atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
+    }
+}
+
 void stile__tick_take(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                       const struct stile__place *at, const struct stile__tick *tick)
 {
@@ -164,26 +190,9 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
         count(&t->slot->lost_ticks, tick->ticks);
         return;
     }
-    record->kept = 0;
-    record->label_set = 0;
-    record->ticks = tick->ticks;
-    /* Acquire pairs with closing_set: what a library that is gone leaves behind is not used after this. */
-    record->unloads = atomic_load_explicit(&r->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
+    stile__record_init(s, r, t, record, tick->ticks);
     record->reason = tick->reason;
     record->flags = tick->in_kernel ? STILE__IN_KERNEL : 0;
-    record->n_barriers = 0;
-    record->frames_block = STILE__BLOCK_NONE;
-    record->block = STILE__BLOCK_NONE;
-    record->stack_len = 0;
-    record->walk_cycles = 0;
-    record->lost_regs = 0;
-    record->piece = 0;
-    if (s->toggle != 0) {
-        /* Pairs with the fence in clock_off: it has seen this tick counted, or we see that the piece is stopped. */
-        atomic_thread_fence(memory_order_seq_cst);
-        record->piece =
-            atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* with clock_on's release */
-    }
     record->n_new = record->n_inline = tick->placeless ? 0 : 1;
     record->words[0] = stile__stub_through(at->regs[REG_RIP]);
     /* The holder may be the very code that this signal interrupted: never wait for it. */
@@ -275,13 +284,13 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
                     const siginfo_t *info, const ucontext_t *uc, const struct stile__place *at)
 {
     uint64_t carried = (uint64_t)(uintptr_t)info->si_value.sival_ptr, id = carried & ~STILE__ID_PIECE_BITS;
-    /* A later session's region may lie where the last one did, and its perf events have the same numbers again. */
-    bool bound = t->slot != NULL && t->region == r &&
-                 atomic_load_explicit(&t->slot->generation, memory_order_relaxed) == (uint32_t)(t->id >> 32);
+    bool bound = stile__thread_bound(t, r);
     bool in_kernel = in_system_call(uc);
 
+    if (bound && t->wait_frame != 0)
+        (void)stile__wait_look(s, r, t, at->regs[REG_RSP]);
     if (!bound && (info->si_code == POLL_IN || (info->si_code == SI_TIMER && carried == STILE__PROCESS_TICK)))
-        bound = bind_by_tid(s, r, t, at->regs[REG_RSP]);
+        bound = stile__thread_bind(s, r, t, at->regs[REG_RSP]);
     if (info->si_code == POLL_IN) {
         if (!bound || s->clocks[(uint32_t)t->id].perf_fd != info->si_fd)
             return false;

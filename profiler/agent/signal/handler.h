@@ -54,6 +54,14 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
 void stile__tick_split(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                        const struct stile__place *at, struct stile__tick tick, enum stile__reason kept_away);
 
+/* What every record begins with; a leaf is not yet set. */
+void stile__record_init(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                        struct stile__record *record, uint32_t ticks);
+
+/* Binds the calling thread to the slot that was opened for it by another, if there is one. Bounded. */
+bool stile__thread_bind(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                        uint64_t rsp);
+
 /* Walks the interrupted stack of the calling thread, whose lock is held, into the record: frames as far as rules go, then
  * a snapshot of the rest. Sets the record's frames, kind, block, stack and reason. */
 void stile__walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,

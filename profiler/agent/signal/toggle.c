@@ -81,7 +81,7 @@ void stile__handle_toggle(int signal, siginfo_t *info, void *context)
     if (signal == s->toggle && s->pid == stile__raw_getpid()) {
         stile__place_of(context, &at);
         atomic_fetch_add_explicit(&s->toggle_wishes, 1, memory_order_seq_cst);
-        wishes_carry_out(s, r, t->slot != NULL && t->region == r ? t : NULL, &at);
+        wishes_carry_out(s, r, stile__thread_bound(t, r) ? t : NULL, &at);
     }
     stile__session_leave(s, shard);
 }

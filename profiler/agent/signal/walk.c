@@ -6,6 +6,7 @@
 #include "profiler/agent/signal/walker.h"
 
 #include "barriers/call_site.h"
+#include "barriers/ownership.h"
 #include "profiler/agent/signal/faults.h"
 
 #include "profiler/agent/signal/poison.h"
@@ -512,6 +513,15 @@ static bool is_base(const struct stile__walker *w, enum stop stop)
            (stop == STOP_BARRIER || root_reached(w));
 }
 
+/* Nothing is written into the stack of a thread that waits, though a handler may run on it. */
+static bool may_place(const struct stile__walker *w)
+{
+    const struct stile__thread *t = w->thread;
+    return stile__barriers_safe(atomic_load_explicit(&t->slot->status, memory_order_relaxed),
+                                t->in_transition, w->crossings != 0 && w->n_places == 0,
+                                w->s->block_rate_ns != 0) == STILE__SAFE;
+}
+
 static enum stile__reason walk(struct stile__walker *w)
 {
     if (!stile__stack_find(w)) {
@@ -533,9 +543,11 @@ static enum stile__reason walk(struct stile__walker *w)
     case STOP_END:
         if (is_base(w, stop)) {
             w->record->flags |= STILE__IS_BASE;
-            places_propose(w, w->n + w->record->kept);
+            if (may_place(w))
+                places_propose(w, w->n + w->record->kept);
         }
-        if (w->r->debug & STILE__DEBUG_VERIFY && w->at->regs[REG_RSP] >= w->floor &&
+        if (w->r->debug & STILE__DEBUG_VERIFY && (w->record->flags & STILE__IS_WAIT) == 0 &&
+            w->at->regs[REG_RSP] >= w->floor &&
             w->at->regs[REG_RSP] < w->hi) { /* one stack, whatever signals interrupted on it */
             w->anchor = (struct stile__anchor){.n = 0, .regs = w->at->regs};
             (void)rest_leave(w, STILE__RECORD_VERIFY);
@@ -557,7 +569,9 @@ static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
     w->place_at = UINT32_MAX;
     w->candidate = 0;
     w->n_places = 0;
-    if (w->s->barriers == STILE__BARRIERS_OFF || !stile__barriers_go(w->r))
+    /* A wait's walk is no base of anything: it goes through to the root. */
+    if (w->s->barriers == STILE__BARRIERS_OFF || (w->record->flags & STILE__IS_WAIT) != 0 ||
+        !stile__barriers_go(w->r))
         return;
     const struct stile__barrier_place place = stile__barriers_place(t, w->at);
     w->barriers = &t->barriers;
@@ -579,13 +593,14 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.stack_read = &t->stack_read;
     w.stack_root = &t->stack_root;
     w.record = record;
+    w.thread = t;
     w.rsp = at->regs[REG_RSP];
     w.rbp = at->regs[REG_RBP];
     barriers_begin(&w, t);
     w.pc = pc_of(&w, at->regs);
     w.out = record->words;
-    w.out_end =
-        w.out + (record->cells * STILE__CELL_BYTES - sizeof *record) / sizeof(uint64_t) - STILE__REG_COUNT;
+    w.out_end = w.out + (record->cells * STILE__CELL_BYTES - sizeof *record) / sizeof(uint64_t) -
+                STILE__REG_COUNT - (record->flags & STILE__IS_WAIT ? STILE__WAIT_WORDS : 0);
     w.block = NULL;
     w.n = 0;
     w.depth = s->depth;
@@ -599,6 +614,7 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     if (record->frames_block == STILE__BLOCK_NONE)
         record->n_inline = w.n;
     memo_end(&w);
+    t->walk_crossings = w.crossings;
     if (start != 0)
         record->walk_cycles = (uint32_t)(__builtin_ia32_rdtsc() - start);
 }

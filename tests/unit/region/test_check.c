@@ -99,6 +99,14 @@ static void test_region_errors(void **state)
     refused("the region's room for unwind rules is out of range");
     region.size.rule_pages = 17;
     refused(small);
+    region.size.waits = 2;
+    refused("the region's room for waits is out of range");
+    region.size.waits = 1; /* a page more for each slot */
+    refused(small);
+    region.block_rate_ns = STILE__BLOCK_RATE_MAX + 1ull;
+    refused("the region's rate of waits is out of range");
+    region.advance_ns = STILE__ADVANCE_NS_MAX + 1;
+    refused("the region's rate of waits is out of range");
     region.depth = 0;
     refused("the region's depth is out of range");
     region.depth = STILE__DEPTH_MAX + 1;
@@ -142,6 +150,12 @@ static void test_random_regions(void **state)
             region.hz %= STILE__REGION_HZ_MAX * 5 / 4;
         if (pick & 7u << 15)
             region.period_ns %= 1250000000;
+        if (pick & 3ull << 48)
+            region.size.waits %= 3;
+        if (pick & 3ull << 50)
+            region.block_rate_ns %= STILE__BLOCK_RATE_MAX * 5ull / 4;
+        if (pick & 3ull << 52)
+            region.advance_ns %= STILE__ADVANCE_NS_MAX / 4 * 5;
         if (stile__region_check(&region, file_size, &size) != NULL)
             continue;
         accepted++;
@@ -150,7 +164,9 @@ static void test_random_regions(void **state)
         assert_true(size.block_max > 0 && size.block_max <= STILE__BLOCK_MAX);
         assert_true(size.ring_cells >= STILE__RING_CELLS_MIN && size.ring_cells <= STILE__RING_CELLS_MAX &&
                     (size.ring_cells & (size.ring_cells - 1)) == 0);
-        assert_true(size.rule_pages <= STILE__RULES_PAGES_MAX);
+        assert_true(size.rule_pages <= STILE__RULES_PAGES_MAX && size.waits <= 1);
+        assert_true(region.block_rate_ns <= STILE__BLOCK_RATE_MAX &&
+                    region.advance_ns <= STILE__ADVANCE_NS_MAX);
         assert_true(stile__region_layout(size).size <= file_size);
         assert_true(region.period_ns != 0 && region.period_ns <= 1000000000);
         assert_true(region.hz != 0 && region.hz <= STILE__REGION_HZ_MAX);
@@ -266,6 +282,43 @@ static void test_records(void **state)
     assert_null(stile__record_check(r, 5, 64));
 }
 
+/* A wait has three words more, may stand for none, and is nothing else besides. */
+static void test_waits(void **state)
+{
+    struct stile__record *r = record_good();
+
+    (void)state;
+    r->kind = STILE__RECORD_WALKED;
+    r->block = STILE__BLOCK_NONE;
+    r->flags = STILE__IS_WAIT;
+    r->ticks = 0;
+    r->n_new = r->n_inline = 24 - STILE__WAIT_WORDS;
+    assert_null(stile__record_check(r, 5, 64));
+    r->n_new = r->n_inline = 25 - STILE__WAIT_WORDS;
+    record_refused(r, "a record's frames exceed it");
+    static const uint8_t others[] = {STILE__IS_BASE, STILE__IN_KERNEL};
+    for (size_t i = 0; i < sizeof others; i++) {
+        r->n_new = r->n_inline = 1;
+        r->flags = STILE__IS_WAIT | others[i];
+        record_refused(r, "a wait's record is a tick's, too");
+    }
+    r->flags = STILE__IS_WAIT;
+    r->kept = 1;
+    record_refused(r, "a wait's record is a tick's, too");
+}
+
+static void test_wait_reason_names(void **state)
+{
+    (void)state;
+    for (int i = 1; i < STILE__WAIT_REASONS; i++) {
+        assert_true(stile__wait_reason_name((enum stile__wait_reason)i)[0] != '\0');
+        for (int k = 1; k < i; k++)
+            assert_string_not_equal(stile__wait_reason_name((enum stile__wait_reason)i),
+                                    stile__wait_reason_name((enum stile__wait_reason)k));
+    }
+    assert_string_equal(stile__wait_reason_name(STILE__WAIT_REASONS), "unknown");
+}
+
 static void test_random_records(void **state)
 {
     uint64_t numbers = 2;
@@ -303,7 +356,9 @@ static void test_random_records(void **state)
             if (r->kind != STILE__RECORD_PAD) {
                 accepted++;
                 bool snapshot = r->kind != STILE__RECORD_WALKED;
-                uint64_t words = r->n_inline + (snapshot ? 17ull : 0);
+                uint64_t words = r->n_inline + (snapshot ? 17ull : 0) +
+                                 (r->flags & STILE__IS_WAIT ? STILE__WAIT_WORDS : 0);
+                assert_true(r->ticks != 0 || (r->flags & STILE__IS_WAIT) != 0);
                 assert_true(r->n_inline == r->n_new || (r->n_inline < r->n_new && r->frames_block < blocks));
                 assert_int_equal(snapshot, r->block != STILE__BLOCK_NONE);
                 assert_true(sizeof *r + words * 8 <= (uint64_t)r->cells * STILE__CELL_BYTES);
@@ -333,9 +388,10 @@ static void test_reason_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good_region),    cmocka_unit_test(test_region_errors),
-        cmocka_unit_test(test_random_regions), cmocka_unit_test(test_rings),
-        cmocka_unit_test(test_records),        cmocka_unit_test(test_random_records),
+        cmocka_unit_test(test_good_region),       cmocka_unit_test(test_region_errors),
+        cmocka_unit_test(test_random_regions),    cmocka_unit_test(test_rings),
+        cmocka_unit_test(test_records),           cmocka_unit_test(test_waits),
+        cmocka_unit_test(test_wait_reason_names), cmocka_unit_test(test_random_records),
         cmocka_unit_test(test_reason_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,268 @@
+/* Waits, from the hooks' side: who walks when, and what becomes of it. In the program's threads and signal handlers. */
+#include "profiler/agent/blocking.h"
+
+#include <sys/resource.h>
+#include <time.h>
+
+#include "barriers/ownership.h"
+#include "barriers/stack_lock.h"
+#include "profiler/agent/signal/waits.h"
+#include "profiler/agent/threads.h"
+#include "profiler/region/raw_syscall.h"
+
+/* A call that comes back sooner has not given the processor away and got it again. */
+#define SWITCH_NS 2000u
+
+/* Wake-ups take no time, so that a rate of nanoseconds says nothing of them: as many are recorded as of waits of this length. */
+#define WAKE_NS 1000u
+
+_Atomic bool stile__blocking;
+
+uint64_t stile__block_clock(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* How often the calling thread has given the processor away by itself: who has not did not wait. 0 if a filter forbids it. */
+static uint64_t switches(void)
+{
+    struct rusage use;
+    use.ru_nvcsw = 0;
+    stile__raw_syscall(SYS_getrusage, RUSAGE_THREAD, (long)&use, 0, 0);
+    return (uint64_t)use.ru_nvcsw;
+}
+
+/* Calls that may do long work in the kernel without waiting. */
+static bool may_work(enum stile__wait_reason why)
+{
+    return why >= STILE__WAIT_POLL && why <= STILE__WAIT_SEND;
+}
+
+/* What the calling thread does in the session. */
+struct here {
+    struct stile__session *s;
+    struct stile__region *r;
+    struct stile__thread *t;
+    uint64_t mask;
+};
+
+/* With all signals blocked, in a session that records waits, on a thread whose slot it is. False: nothing to leave. (Another
+ * process in this memory, a vfork's child, has a thread id of its own.) */
+static bool enter(struct here *h, uint64_t rsp)
+{
+    h->s = stile__session;
+    h->t = &stile__thread;
+    h->mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
+    h->r = stile__session_enter(h->s, stile__thread_shard());
+    if (h->r != NULL) {
+        if (h->s->block_rate_ns != 0 &&
+            (stile__thread_bound(h->t, h->r) || stile__thread_bind(h->s, h->r, h->t, rsp)) &&
+            stile__raw_gettid() == h->t->tid &&
+            (h->s->toggle == 0 || atomic_load_explicit(&h->t->slot->piece, memory_order_relaxed) != 0))
+            return true;
+        stile__session_leave(h->s, stile__thread_shard());
+    }
+    stile__raw_sigmask(SIG_SETMASK, h->mask);
+    return false;
+}
+
+static void leave(const struct here *h)
+{
+    stile__session_leave(h->s, stile__thread_shard());
+    stile__raw_sigmask(SIG_SETMASK, h->mask);
+}
+
+/* Whether the thread is inside an earlier wait: a handler of the program runs there. If it has left that by a jump, an
+ * exception or cancellation, the wait ends here. */
+static bool inside(const struct here *h, const struct stile__place *at)
+{
+    if (h->t->wait_frame == 0 || stile__wait_look(h->s, h->r, h->t, at->regs[REG_RSP]))
+        return false;
+    if (stile__stack_in_handler(h->s, h->r, h->t, at))
+        return true;
+    uint64_t was = stile__stack_resume(&h->t->slot->status, &h->r->freezing);
+    h->t->wait_frame = 0;
+    if (stile__stack_state(was) == STILE__STACK_WAITING)
+        stile__left_tell(h->s, h->r, h->t, was, stile__block_clock());
+    return false;
+}
+
+/* All that happens before the thread waits: it owns its stack until the last line. */
+static bool wait_enter(const struct here *h, struct stile__door *d, enum stile__wait_reason why,
+                       const void *hook, const uint64_t *regs)
+{
+    const struct stile__place at = {.regs = regs, .alt = {0, 0}};
+    struct stile__slot *slot = h->t->slot;
+
+    if (!stile__stack_trylock(&slot->stack_lock, h->t->tid))
+        return false;
+    if (inside(h, &at)) {
+        stile__stack_unlock(&slot->stack_lock);
+        return false;
+    }
+    stile__left_fill(h->s, h->r, h->t, &at, hook);
+    stile__stack_unlock(&slot->stack_lock);
+    d->since_ns = stile__block_clock();
+    stile__left_since(h->s, h->r, h->t, d->since_ns);
+    h->t->wait_frame = regs[REG_RSP];
+    stile__stack_wait(&slot->status, why); /* from here on what was left is a reader's */
+    return true;
+}
+
+void stile__block_begin(struct stile__door *d, enum stile__wait_reason why, const void *hook,
+                        const uint64_t *regs)
+{
+    struct here h;
+    d->region = NULL;
+    if (!enter(&h, regs[REG_RSP]))
+        return;
+    if (wait_enter(&h, d, why, hook, regs)) {
+        d->region = h.r;
+        d->id = h.t->id;
+        d->switches = may_work(why) ? switches() : 0;
+    }
+    leave(&h);
+}
+
+/* Ends a wait. worked: there was none, as it turned out. All signals blocked: a handler that jumped away in here would leave the
+ * session entered. */
+static void wait_leave(struct stile__door *d, uint64_t until_ns, bool worked)
+{
+    struct stile__session *s = stile__session;
+    struct stile__thread *t = &stile__thread;
+    const uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
+    struct stile__region *r = stile__session_enter(s, stile__thread_shard());
+
+    if (r != NULL && r == d->region && t->id == d->id && stile__thread_bound(t, r) && t->wait_frame != 0) {
+        uint64_t was = stile__stack_resume(&t->slot->status, &r->freezing);
+        if (stile__stack_state(was) != STILE__STACK_WAITING || worked)
+            stile__left_drop(s, r, t);
+        else
+            stile__left_tell(s, r, t, was, until_ns);
+    }
+    t->wait_frame = 0;
+    if (r != NULL)
+        stile__session_leave(s, stile__thread_shard());
+    stile__raw_sigmask(SIG_SETMASK, mask);
+}
+
+void stile__block_end(struct stile__door *d)
+{
+    if (d->region == NULL)
+        return;
+    const uint64_t until_ns = stile__block_clock();
+    wait_leave(d, until_ns, false);
+    stile__thread.switches += until_ns - d->since_ns > SWITCH_NS;
+}
+
+/* Calls of one kind on one thing share a bit with few others. */
+static uint64_t expected_bit(enum stile__wait_reason why, uint64_t thing)
+{
+    return 1ull << ((thing * 64 + (uint64_t)why) * 0x9e3779b97f4a7c15ull >>
+                    58); /* 2^64 over the golden ratio */
+}
+
+bool stile__block_expected(enum stile__wait_reason why, uint64_t thing)
+{
+    return (stile__thread.wait_expected & expected_bit(why, thing)) != 0;
+}
+
+void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint64_t thing)
+{
+    if (d->region == NULL)
+        return;
+    const uint64_t until_ns = stile__block_clock(), now = switches();
+    const bool worked = now == d->switches && now != 0;
+    stile__thread.switches = now;
+    wait_leave(d, until_ns, worked);
+    if (worked || until_ns - d->since_ns < SWITCH_NS)
+        stile__thread.wait_expected &= ~expected_bit(why, thing);
+}
+
+bool stile__block_long(uint64_t ns)
+{
+    const struct stile__session *s = stile__session;
+    return s != NULL && stile__wait_kept(&stile__thread, s->block_rate_ns, ns);
+}
+
+/* One event that was not announced. */
+static void tell(const struct here *h, const uint64_t *regs, const void *hook, uint64_t why, uint32_t count,
+                 uint64_t delay_ns)
+{
+    const struct stile__place at = {.regs = regs, .alt = {0, 0}};
+    struct stile__slot *slot = h->t->slot;
+
+    if (!stile__stack_trylock(&slot->stack_lock, h->t->tid))
+        return;
+    if (!inside(h, &at))
+        stile__wait_tell(h->s, h->r, h->t, &at, hook, why, count, delay_ns);
+    stile__stack_unlock(&slot->stack_lock);
+}
+
+void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const void *hook,
+                           const uint64_t *regs, uint64_t since_ns, uint64_t until_ns)
+{
+    struct stile__thread *t = &stile__thread;
+    const uint64_t now = switches();
+    struct here h;
+
+    if (now == t->switches && now != 0)
+        return; /* it took as long as it works */
+    t->switches = now;
+    if (until_ns - since_ns >= SWITCH_NS)
+        t->wait_expected |= expected_bit(why, thing);
+    if (!enter(&h, regs[REG_RSP]))
+        return;
+    uint64_t delay_ns;
+    uint32_t count = stile__wait_weight(t, h.s->block_rate_ns, until_ns - since_ns, &delay_ns);
+    tell(&h, regs, hook, why, count, delay_ns);
+    leave(&h);
+}
+
+void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint64_t *regs)
+{
+    const struct stile__session *s = stile__session;
+    const uint64_t rate_ns = s != NULL ? s->block_rate_ns : 0;
+    struct here h;
+
+    if (rate_ns == 0 || (rate_ns > WAKE_NS && !stile__wait_kept(&stile__thread, rate_ns, WAKE_NS)) ||
+        !enter(&h, regs[REG_RSP]))
+        return;
+    uint64_t delay_ns;
+    uint32_t count = stile__wait_weight(h.t, rate_ns, WAKE_NS, &delay_ns);
+    tell(&h, regs, hook, (uint64_t)why | STILE__WAIT_WAKES, count, 0);
+    leave(&h);
+}
+
+/* Waits of our own, in which the thread executes. */
+
+bool stile__executing_begin(enum stile__wait_reason why)
+{
+    struct stile__thread *t = &stile__thread;
+    struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
+    bool begun = false;
+    if (r != NULL) {
+        if (stile__thread_bound(t, r) && t->tid == stile__raw_gettid())
+            begun = stile__stack_wait_executing(&t->slot->status, why);
+        stile__session_leave(stile__session, stile__thread_shard());
+    }
+    return begun;
+}
+
+void stile__executing_end(bool begun)
+{
+    struct stile__thread *t = &stile__thread;
+    struct stile__region *r = begun ? stile__session_enter(stile__session, stile__thread_shard()) : NULL;
+    if (r == NULL)
+        return;
+    if (stile__thread_bound(t, r))
+        stile__stack_resume(&t->slot->status, NULL);
+    stile__session_leave(stile__session, stile__thread_shard());
+}
+
+void stile__blocking_set(bool on)
+{
+    atomic_store_explicit(&stile__blocking, on, memory_order_relaxed);
+}

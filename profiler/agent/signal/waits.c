@@ -1,0 +1,251 @@
+/* A wait's record. Runs in the signal handler, and in normal context with all signals blocked. */
+#include "profiler/agent/signal/waits.h"
+
+#include "barriers/ownership.h"
+#include "barriers/stack_lock.h"
+#include "profiler/agent/signal/faults.h"
+#include "profiler/region/raw_syscall.h"
+
+#include "profiler/agent/signal/poison.h"
+
+/* Where waits fill the ring faster than it is drained, one in so many stands for all, so that ticks find room. */
+#define THIN_HALF    4u  /* more than half full */
+#define THIN_QUARTER 16u /* less than a quarter free */
+
+/* A generator of Marsaglia's (Xorshift RNGs, 2003): one word per thread. */
+static uint64_t chance(struct stile__thread *t)
+{
+    uint64_t x = t->chance != 0 ? t->chance : __builtin_ia32_rdtsc() | 1;
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    return t->chance = x;
+}
+
+/* Below n, evenly; n < 2^32. */
+static uint64_t chance_below(struct stile__thread *t, uint64_t n)
+{
+    return (chance(t) >> 32) * n >> 32;
+}
+
+bool stile__wait_kept(struct stile__thread *t, uint64_t rate_ns, uint64_t delay_ns)
+{
+    return delay_ns >= rate_ns || chance_below(t, rate_ns) < delay_ns;
+}
+
+uint32_t stile__wait_weight(struct stile__thread *t, uint64_t rate_ns, uint64_t delay_ns, uint64_t *booked_ns)
+{
+    *booked_ns = delay_ns;
+    if (delay_ns >= rate_ns || delay_ns == 0)
+        return 1;
+    *booked_ns = rate_ns;
+    return (uint32_t)(rate_ns / delay_ns) + (chance_below(t, delay_ns) < rate_ns % delay_ns);
+}
+
+static struct stile__left *left_of(const struct stile__session *s, struct stile__region *r,
+                                   const struct stile__thread *t)
+{
+    return (struct stile__left *)((char *)r + s->at.lefts + (uint64_t)(uint32_t)t->id * STILE__PAGE);
+}
+
+static struct stile__cell *ring_of(const struct stile__session *s, struct stile__region *r,
+                                   const struct stile__thread *t)
+{
+    return (void *)((char *)r + s->at.rings + stile__ring_offset(s->size, (uint32_t)t->id));
+}
+
+static void walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                 const struct stile__place *at, struct stile__record *record)
+{
+    record->flags = STILE__IS_WAIT;
+    record->n_new = record->n_inline = 1;
+    stile__walk(s, r, t, at, record);
+}
+
+static void blocks_drop(struct stile__session *s, struct stile__region *r, struct stile__record *record)
+{
+    if (record->frames_block != STILE__BLOCK_NONE)
+        stile__blocks_give_back(s, r, record->frames_block);
+    if (record->block != STILE__BLOCK_NONE)
+        stile__blocks_give_back(s, r, record->block);
+    record->frames_block = record->block = STILE__BLOCK_NONE;
+}
+
+void stile__left_fill(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                      const struct stile__place *at, const void *hook)
+{
+    struct stile__left *left = left_of(s, r, t);
+    struct stile__record *record = &left->record;
+    blocks_drop(s, r, record); /* of a wait that a jump left in the middle of its end */
+    stile__record_init(s, r, t, record, 1);
+    record->cells = STILE__LEFT_CELLS;
+    record->kind = STILE__RECORD_WALKED;
+    walk(s, r, t, at, record);
+    left->told_ns[0] = left->told_ns[1] = 0;
+    left->hook = (uintptr_t)hook;
+}
+
+void stile__left_since(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                       uint64_t since_ns)
+{
+    left_of(s, r, t)->since_ns = since_ns;
+}
+
+void stile__left_init(struct stile__session *s, struct stile__region *r, uint32_t i)
+{
+    struct stile__left *left = (struct stile__left *)((char *)r + s->at.lefts + (uint64_t)i * STILE__PAGE);
+    left->record.frames_block = left->record.block = STILE__BLOCK_NONE;
+}
+
+static uint32_t words_of(const struct stile__record *record)
+{
+    return record->n_inline + (record->kind != STILE__RECORD_WALKED ? STILE__REG_COUNT : 0);
+}
+
+static void lost_count(struct stile__slot *slot, uint64_t count, uint64_t delay_ns)
+{
+    atomic_store_explicit(&slot->lost_waits,
+                          atomic_load_explicit(&slot->lost_waits, memory_order_relaxed) + count,
+                          memory_order_relaxed);
+    atomic_store_explicit(&slot->lost_delay_ns,
+                          atomic_load_explicit(&slot->lost_delay_ns, memory_order_relaxed) + delay_ns,
+                          memory_order_relaxed);
+}
+
+/* How many the next wait's record stands for, by how full the ring is; 0: it is one that another stands for. */
+static uint32_t thinned(struct stile__session *s, struct stile__thread *t)
+{
+    const uint64_t cells = stile__slot_cells(s->size, (uint32_t)t->id);
+    uint64_t full = atomic_load_explicit(&t->slot->head, memory_order_relaxed) -
+                    atomic_load_explicit(&t->slot->tail, memory_order_relaxed);
+    uint32_t n = full < cells / 2 ? 1 : full < cells / 4 * 3 ? THIN_HALF : THIN_QUARTER;
+    return n == 1 || chance_below(t, n) == 0 ? n : 0;
+}
+
+static void words_append(struct stile__record *record, uint64_t why, uint64_t delay_ns, uint64_t hook)
+{
+    uint64_t *words = record->words + words_of(record);
+    words[0] = delay_ns;
+    words[1] = why;
+    words[2] = hook;
+}
+
+static uint32_t times(uint32_t count, uint32_t n)
+{
+    return count < UINT32_MAX / n ? count * n : UINT32_MAX;
+}
+
+void stile__left_drop(struct stile__session *s, struct stile__region *r, struct stile__thread *t)
+{
+    blocks_drop(s, r, &left_of(s, r, t)->record);
+}
+
+void stile__left_tell(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                      uint64_t was, uint64_t until_ns)
+{
+    struct stile__left *left = left_of(s, r, t);
+    struct stile__record *record = &left->record;
+    const uint64_t told = left->told_ns[stile__stack_side(was)];
+    const uint64_t from = told != 0 ? told : left->since_ns;
+    uint64_t delay_ns = until_ns > from ? until_ns - from : 0, commit;
+    uint32_t count = 0;
+
+    record->piece = atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* it counts where it ends */
+    if (s->toggle != 0 && record->piece == 0)
+        delay_ns = 0;
+    if (told == 0 && stile__wait_kept(t, s->block_rate_ns, delay_ns))
+        count = stile__wait_weight(t, s->block_rate_ns, delay_ns, &delay_ns);
+    const uint32_t n = delay_ns != 0 && (count != 0 || told != 0) ? thinned(s, t) : 0;
+    if (n == 0) {
+        blocks_drop(s, r, record);
+        return;
+    }
+    struct stile__record *out = stile__ring_reserve(
+        ring_of(s, r, t), stile__slot_cells(s->size, (uint32_t)t->id), &t->slot->head, &t->slot->tail,
+        stile__record_cells(words_of(record) + STILE__WAIT_WORDS), &commit);
+    if (out == NULL || stile__fault(STILE__FAULT_RING, 1)) {
+        lost_count(t->slot, times(count, n), delay_ns * n);
+        blocks_drop(s, r, record);
+        return;
+    }
+    const uint8_t cells = out->cells;
+    for (uint32_t i = 0; i < cells; i++)
+        ((struct stile__cell *)(void *)out)[i] = ((struct stile__cell *)(void *)record)[i];
+    out->cells = cells;
+    out->ticks = times(count, n);
+    words_append(out, stile__stack_reason(was), delay_ns * n, left->hook);
+    stile__ring_commit(&t->slot->head, commit);
+    record->frames_block = record->block = STILE__BLOCK_NONE; /* they went with it */
+}
+
+void stile__wait_tell(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                      const struct stile__place *at, const void *hook, uint64_t why, uint32_t count,
+                      uint64_t delay_ns)
+{
+    const uint32_t ring_cells = stile__slot_cells(s->size, (uint32_t)t->id);
+    uint64_t commit;
+    const uint32_t n = thinned(s, t);
+    if (n == 0)
+        return;
+    struct stile__record *record =
+        stile__fault(STILE__FAULT_RING, 1)
+            ? NULL
+            : stile__ring_reserve(ring_of(s, r, t), ring_cells, &t->slot->head, &t->slot->tail,
+                                  STILE__WALK_CELLS_MAX(ring_cells), &commit);
+    if (record == NULL) {
+        lost_count(t->slot, times(count, n), delay_ns * n);
+        return;
+    }
+    stile__record_init(s, r, t, record, times(count, n));
+    walk(s, r, t, at, record);
+    words_append(record, why, delay_ns * n, (uintptr_t)hook);
+    stile__ring_shrink(record, words_of(record) + STILE__WAIT_WORDS, &commit);
+    stile__ring_commit(&t->slot->head, commit);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec ts = {0, 0};
+    stile__raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&ts, 0, 0);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static bool in_own_stack(const struct stile__thread *t, uint64_t address)
+{
+    return address >= t->stack.lo && address < t->stack.hi;
+}
+
+bool stile__wait_look(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                      uint64_t rsp)
+{
+    uint64_t was;
+    /* A frame below the stack pointer is no more. */
+    if (!in_own_stack(t, rsp) || !in_own_stack(t, t->wait_frame) || rsp <= t->wait_frame)
+        return false;
+    if (!stile__stack_resume_try(&t->slot->status, &r->freezing, &was)) {
+        if (stile__stack_state(was) == STILE__STACK_WAITING)
+            return false; /* a reader, or a freeze: later */
+        t->wait_frame = 0;
+        return true;
+    }
+    t->wait_frame = 0;
+    stile__left_tell(s, r, t, was, now_ns());
+    return true;
+}
+
+bool stile__stack_in_handler(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                             const struct stile__place *at)
+{
+    const uint32_t ring_cells = stile__slot_cells(s->size, (uint32_t)t->id);
+    uint64_t commit;
+    struct stile__record *record =
+        stile__ring_reserve(ring_of(s, r, t), ring_cells, &t->slot->head, &t->slot->tail,
+                            STILE__WALK_CELLS_MAX(ring_cells), &commit);
+    if (record == NULL)
+        return true;
+    stile__record_init(s, r, t, record, 1);
+    walk(s, r, t, at, record);
+    const bool whole = record->reason == STILE__REASON_NONE && record->kind == STILE__RECORD_WALKED;
+    blocks_drop(s, r, record); /* what was reserved is not published */
+    return !whole || t->walk_crossings != 0;
+}
