@@ -150,12 +150,12 @@ static void test_random_regions(void **state)
             region.hz %= STILE__REGION_HZ_MAX * 5 / 4;
         if (pick & 7u << 15)
             region.period_ns %= 1250000000;
-        if (pick & 3ull << 48)
-            region.size.waits %= 3;
-        if (pick & 3ull << 50)
-            region.block_rate_ns %= STILE__BLOCK_RATE_MAX * 5ull / 4;
-        if (pick & 3ull << 52)
-            region.advance_ns %= STILE__ADVANCE_NS_MAX / 4 * 5;
+        if (pick & 15ull << 48)
+            region.size.waits &= 1;
+        if (pick & 15ull << 52)
+            region.block_rate_ns %= STILE__BLOCK_RATE_MAX * 9ull / 8;
+        if (pick & 15ull << 56)
+            region.advance_ns %= STILE__ADVANCE_NS_MAX / 8 * 9;
         if (stile__region_check(&region, file_size, &size) != NULL)
             continue;
         accepted++;
