@@ -158,7 +158,7 @@ void stile__block_end(struct stile__door *d)
 }
 
 /* Calls of one kind on one thing share a bit with few others. */
-static uint64_t expected_bit(enum stile__wait_reason why, uint64_t thing)
+static uint64_t quick_bit(enum stile__wait_reason why, uint64_t thing)
 {
     return 1ull << ((thing * 64 + (uint64_t)why) * 0x9e3779b97f4a7c15ull >>
                     58); /* 2^64 over the golden ratio */
@@ -166,7 +166,7 @@ static uint64_t expected_bit(enum stile__wait_reason why, uint64_t thing)
 
 bool stile__block_expected(enum stile__wait_reason why, uint64_t thing)
 {
-    return (stile__thread.wait_expected & expected_bit(why, thing)) != 0;
+    return (stile__thread.wait_quick & quick_bit(why, thing)) == 0;
 }
 
 void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint64_t thing)
@@ -178,7 +178,7 @@ void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint
     stile__thread.switches = now;
     wait_leave(d, until_ns, worked);
     if (worked || until_ns - d->since_ns < SWITCH_NS)
-        stile__thread.wait_expected &= ~expected_bit(why, thing);
+        stile__thread.wait_quick |= quick_bit(why, thing);
 }
 
 bool stile__block_long(uint64_t ns)
@@ -212,7 +212,7 @@ void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const vo
         return; /* it took as long as it works */
     t->switches = now;
     if (until_ns - since_ns >= SWITCH_NS)
-        t->wait_expected |= expected_bit(why, thing);
+        t->wait_quick &= ~quick_bit(why, thing);
     if (!enter(&h, regs[REG_RSP]))
         return;
     uint64_t delay_ns;

@@ -63,7 +63,7 @@ void stile__block_begin(struct stile__door *d, enum stile__wait_reason why, cons
                         const uint64_t *regs);
 void stile__block_end(struct stile__door *d);
 
-/* Of calls that may block. thing: what they are made on (a descriptor). Returns whether the last one did. */
+/* Of calls that may block. thing: what they are made on (a descriptor). Whether to expect it: the last one was not quick. */
 bool stile__block_expected(enum stile__wait_reason why, uint64_t thing);
 uint64_t stile__block_clock(void);
 void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint64_t thing);
