@@ -15,6 +15,7 @@ from pathlib import Path
 import harness
 
 SAMPLE_TYPES = [("samples", "count"), ("cpu", "nanoseconds")]
+PERIOD_TYPES = {"cpu": ("cpu", "nanoseconds"), "delay": ("contentions", "count")}
 BRACKETED = re.compile(r"^\[[a-z ]+\]$")
 UNRESOLVED = re.compile(r"\+0x[0-9a-f]+$")
 
@@ -158,10 +159,11 @@ def load_ends(path):
     return Ends(gzip.decompress(harness.wait_for_file(path).read_bytes()), path.name)
 
 
-def valid(path, timeout=harness.FILE_WAIT):
+def valid(path, timeout=harness.FILE_WAIT, sample_types=None):
     """Waits for a profile, reads it, and asserts that it keeps every rule."""
     p = load(harness.wait_for_file(path, timeout))
-    assert not problems(p), f"{p.name}: {problems(p)}"
+    found = problems(p, sample_types or SAMPLE_TYPES)
+    assert not found, f"{p.name}: {found}"
     return p
 
 
@@ -336,10 +338,10 @@ def build_id(path):
 # --- Rules
 
 
-def problems(p):
+def problems(p, sample_types=None):
     """Every rule of the format that the profile breaks, one line each."""
-    found = []
-    for check in (_check_strings, _check_types, _check_ids, _check_samples, _check_mappings, _check_flags,
+    found = _check_types(p, sample_types or SAMPLE_TYPES)
+    for check in (_check_strings, _check_ids, _check_samples, _check_mappings, _check_flags,
                   _check_locations, _check_names, _check_comments):
         found += check(p)
     return found
@@ -362,15 +364,16 @@ def _check_strings(p):
     return found
 
 
-def _check_types(p):
+def _check_types(p, sample_types):
+    """The last sample type is the one that is shown, unless asked."""
     found = []
-    if p.sample_types != SAMPLE_TYPES:
+    if p.sample_types != sample_types:
         found.append(f"sample types {p.sample_types}")
-    if p.period_type != ("cpu", "nanoseconds"):
+    if p.period_type != PERIOD_TYPES[sample_types[-1][0]]:
         found.append(f"period type {p.period_type}")
     if p.pb.period <= 0:
         found.append(f"period {p.pb.period}")
-    if p.text(p.pb.default_sample_type) != "cpu":
+    if p.text(p.pb.default_sample_type) != sample_types[-1][0]:
         found.append(f"default sample type {p.text(p.pb.default_sample_type)!r}")
     if p.pb.time_nanos < 1_500_000_000 * 10**9:
         found.append(f"time {p.pb.time_nanos}")
