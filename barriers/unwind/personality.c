@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "barriers/chain.h"
+#include "barriers/ownership_check.h"
 #include "barriers/stack_lock.h"
 #include "barriers/stub.h"
 #include "barriers/unwind/self_test.h"
@@ -96,8 +97,10 @@ static void locked(void (*change)(struct stile__region *r, uint32_t arg), uint32
     uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
     bool lock = r != NULL && stile__thread_bound(t, r);
-    if (lock)
+    if (lock) {
         stile__stack_lock(&t->slot->stack_lock, t->tid);
+        stile__ownership_check(r, t->slot, t->tid, STILE__READER_BARRIERS, NULL);
+    }
     change(r, arg);
     if (lock)
         stile__stack_unlock(&t->slot->stack_lock);

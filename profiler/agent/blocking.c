@@ -4,8 +4,9 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "barriers/ownership.h"
+#include "barriers/ownership_check.h"
 #include "barriers/stack_lock.h"
+#include "profiler/agent/signal/faults.h"
 #include "profiler/agent/signal/waits.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
@@ -102,12 +103,17 @@ static bool wait_enter(const struct here *h, struct stile__door *d, enum stile__
         stile__stack_unlock(&slot->stack_lock);
         return false;
     }
+    const bool late = stile__fault(STILE__FAULT_OWNER_WAIT, 1);
+    if (late)
+        stile__stack_wait(&slot->status, why);
+    stile__ownership_check(h->r, slot, h->t->tid, STILE__READER_WAIT, regs);
     stile__left_fill(h->s, h->r, h->t, &at, hook);
     stile__stack_unlock(&slot->stack_lock);
     d->since_ns = stile__block_clock();
     stile__left_since(h->s, h->r, h->t, d->since_ns);
     h->t->wait_frame = regs[REG_RSP];
-    stile__stack_wait(&slot->status, why); /* from here on what was left is a reader's */
+    if (!late)
+        stile__stack_wait(&slot->status, why); /* from here on what was left is a reader's */
     return true;
 }
 
@@ -196,8 +202,10 @@ static void tell(const struct here *h, const uint64_t *regs, const void *hook, u
 
     if (!stile__stack_trylock(&slot->stack_lock, h->t->tid))
         return;
-    if (!inside(h, &at))
+    if (!inside(h, &at)) {
+        stile__ownership_check(h->r, slot, h->t->tid, STILE__READER_WAIT, regs);
         stile__wait_tell(h->s, h->r, h->t, &at, hook, why, count, delay_ns);
+    }
     stile__stack_unlock(&slot->stack_lock);
 }
 
@@ -234,32 +242,6 @@ void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint
     uint32_t count = stile__wait_weight(h.t, rate_ns, WAKE_NS, &delay_ns);
     tell(&h, regs, hook, (uint64_t)why | STILE__WAIT_WAKES, count, 0);
     leave(&h);
-}
-
-/* Waits of our own, in which the thread executes. */
-
-bool stile__executing_begin(enum stile__wait_reason why)
-{
-    struct stile__thread *t = &stile__thread;
-    struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
-    bool begun = false;
-    if (r != NULL) {
-        if (stile__thread_bound(t, r) && t->tid == stile__raw_gettid())
-            begun = stile__stack_wait_executing(&t->slot->status, why);
-        stile__session_leave(stile__session, stile__thread_shard());
-    }
-    return begun;
-}
-
-void stile__executing_end(bool begun)
-{
-    struct stile__thread *t = &stile__thread;
-    struct stile__region *r = begun ? stile__session_enter(stile__session, stile__thread_shard()) : NULL;
-    if (r == NULL)
-        return;
-    if (stile__thread_bound(t, r))
-        stile__stack_resume(&t->slot->status, NULL);
-    stile__session_leave(stile__session, stile__thread_shard());
 }
 
 void stile__blocking_set(bool on)

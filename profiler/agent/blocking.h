@@ -79,11 +79,6 @@ void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint
 /* With the session. */
 void stile__blocking_set(bool on);
 
-/* A wait of ours, for the collector's answer say, on the program's thread: it is seen as waiting, and its stack is never given
- * away. Normal context. begin's value goes to end. */
-bool stile__executing_begin(enum stile__wait_reason why);
-void stile__executing_end(bool begun);
-
 /* The value of a call that blocks. Only where stile__blocking_on(). */
 #define STILE__BLOCKS(why, hook, call)                                                                       \
     ({                                                                                                       \

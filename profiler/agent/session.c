@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "barriers/chain.h"
+#include "barriers/ownership_check.h"
 #include "barriers/shadow_stack.h"
 #include "barriers/stack_lock.h"
 #include "barriers/unwind/personality.h"
@@ -239,6 +240,22 @@ int stile__session_start(const struct stile__options *o, enum stile__origin orig
     return err;
 }
 
+/* A thread of ours that waits for the collector goes on executing: its stack stays its own, whoever asks. Returns whether it
+ * has to resume; another such wait may be under way, which a handler of the program has interrupted. */
+static bool collector_wait(struct stile__region *r)
+{
+    struct stile__thread *t = &stile__thread;
+    return stile__thread_bound(t, r) &&
+           stile__ownership_wait_executing(r, t->slot, t->tid, STILE__WAIT_COLLECTOR);
+}
+
+static void collector_resume(struct stile__region *r, bool waited)
+{
+    struct stile__thread *t = &stile__thread;
+    if (waited && stile__thread_bound(t, r)) /* a handler of the program may have ended the session */
+        stile__stack_resume(&t->slot->status, &r->freezing);
+}
+
 int stile__session_flush(void)
 {
     int saved_errno = errno, err = -ESRCH;
@@ -246,9 +263,9 @@ int stile__session_flush(void)
     if (r != NULL) {
         int cancellation = stile__cancellation_hold();
         stile__maps_publish(r);
-        bool executing = stile__executing_begin(STILE__WAIT_COLLECTOR);
+        bool waits = collector_wait(r);
         err = stile__patience_flush(r, &collector);
-        stile__executing_end(executing);
+        collector_resume(r, waits);
         stile__session_leave(stile__session, stile__thread_shard());
         stile__cancellation_restore(cancellation);
     }
@@ -278,9 +295,9 @@ void stile__session_drain(void)
     int cancellation = stile__cancellation_hold();
     /* A filter may end the program for a socket. */
     if (s->pid == stile__raw_getpid() && !rings_empty(s, r) && !stile__clock_filtered()) {
-        bool executing = stile__executing_begin(STILE__WAIT_COLLECTOR);
+        bool waits = collector_wait(r);
         stile__patience_drain(r, &collector);
-        stile__executing_end(executing);
+        collector_resume(r, waits);
     }
     stile__session_leave(s, stile__thread_shard());
     stile__cancellation_restore(cancellation);
@@ -370,8 +387,10 @@ void stile__session_fork_prepare(void)
     t->fork_mask = mask;
     struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
     if (r != NULL) {
-        if (stile__thread_bound(t, r))
+        if (stile__thread_bound(t, r)) {
             stile__stack_lock(&t->slot->stack_lock, t->tid);
+            stile__ownership_check(r, t->slot, t->tid, STILE__READER_BARRIERS, NULL);
+        }
         stile__session_leave(stile__session, stile__thread_shard());
     }
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "barriers/ownership.h"
+#include "barriers/ownership_check.h"
 #include "barriers/stack_lock.h"
 #include "profiler/agent/alt_stack.h"
 #include "profiler/agent/cancellation.h"
@@ -22,6 +23,7 @@
 #include "profiler/agent/clock_perf.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/maps.h"
+#include "profiler/agent/signal/faults.h"
 #include "profiler/agent/signal/handler.h"
 #include "profiler/agent/signal/waits.h"
 #include "profiler/region/raw_syscall.h"
@@ -332,6 +334,11 @@ void stile__thread_barriers_remove(struct stile__thread *t, struct stile__region
 {
     const uint64_t here = (uintptr_t)__builtin_frame_address(0);
     bool own = here >= t->stack.lo && here < t->stack.hi;
+    if (r != NULL && stile__thread_bound(t, r)) {
+        if (stile__fault(STILE__FAULT_OWNER_REMOVE, 1))
+            stile__stack_unlock(&t->slot->stack_lock);
+        stile__ownership_check(r, t->slot, t->tid, STILE__READER_BARRIERS, NULL);
+    }
     stile__barriers_remove(&t->barriers, &(struct stile__barrier_place){&t->stack, own ? here : t->stack.hi});
     if (r != NULL && stile__thread_bound(t, r))
         stile__barriers_count(&t->barriers,

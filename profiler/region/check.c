@@ -71,36 +71,6 @@ const char *stile__record_check(const struct stile__record *r, uint64_t room, ui
     return NULL;
 }
 
-const char *stile__wait_reason_name(enum stile__wait_reason why)
-{
-    static const char *const names[STILE__WAIT_REASONS] = {
-        [STILE__WAIT_NONE] = "",
-        [STILE__WAIT_MUTEX] = "mutex",
-        [STILE__WAIT_RWLOCK_READ] = "rwlock (read)",
-        [STILE__WAIT_RWLOCK_WRITE] = "rwlock (write)",
-        [STILE__WAIT_COND] = "condition variable",
-        [STILE__WAIT_BARRIER] = "barrier",
-        [STILE__WAIT_JOIN] = "join",
-        [STILE__WAIT_SEMAPHORE] = "semaphore",
-        [STILE__WAIT_SLEEP] = "sleep",
-        [STILE__WAIT_POLL] = "poll",
-        [STILE__WAIT_SELECT] = "select",
-        [STILE__WAIT_EPOLL] = "epoll",
-        [STILE__WAIT_READ] = "read",
-        [STILE__WAIT_WRITE] = "write",
-        [STILE__WAIT_ACCEPT] = "accept",
-        [STILE__WAIT_CONNECT] = "connect",
-        [STILE__WAIT_RECV] = "recv",
-        [STILE__WAIT_SEND] = "send",
-        [STILE__WAIT_CHILD] = "child",
-        [STILE__WAIT_SIGNAL] = "signal",
-        [STILE__WAIT_MESSAGE] = "message",
-        [STILE__WAIT_ELSEWHERE] = "elsewhere",
-        [STILE__WAIT_COLLECTOR] = "collector",
-    };
-    return why < STILE__WAIT_REASONS ? names[why] : "unknown";
-}
-
 const char *stile__reason_name(enum stile__reason reason)
 {
     static const char *const names[STILE__REASON_COUNT] = {

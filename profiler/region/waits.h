@@ -44,8 +44,36 @@ static inline bool stile__wait_executes(enum stile__wait_reason why)
     return why < STILE__WAIT_REASONS && executing[why];
 }
 
-/* The name of a reason; constant text. */
-const char *stile__wait_reason_name(enum stile__wait_reason why);
+/* The name of a reason; constant text. Async-signal-safe: handlers can use nothing but what is here. */
+static inline const char *stile__wait_reason_name(enum stile__wait_reason why)
+{
+    static const char *const names[STILE__WAIT_REASONS] = {
+        [STILE__WAIT_NONE] = "",
+        [STILE__WAIT_MUTEX] = "mutex",
+        [STILE__WAIT_RWLOCK_READ] = "rwlock (read)",
+        [STILE__WAIT_RWLOCK_WRITE] = "rwlock (write)",
+        [STILE__WAIT_COND] = "condition variable",
+        [STILE__WAIT_BARRIER] = "barrier",
+        [STILE__WAIT_JOIN] = "join",
+        [STILE__WAIT_SEMAPHORE] = "semaphore",
+        [STILE__WAIT_SLEEP] = "sleep",
+        [STILE__WAIT_POLL] = "poll",
+        [STILE__WAIT_SELECT] = "select",
+        [STILE__WAIT_EPOLL] = "epoll",
+        [STILE__WAIT_READ] = "read",
+        [STILE__WAIT_WRITE] = "write",
+        [STILE__WAIT_ACCEPT] = "accept",
+        [STILE__WAIT_CONNECT] = "connect",
+        [STILE__WAIT_RECV] = "recv",
+        [STILE__WAIT_SEND] = "send",
+        [STILE__WAIT_CHILD] = "child",
+        [STILE__WAIT_SIGNAL] = "signal",
+        [STILE__WAIT_MESSAGE] = "message",
+        [STILE__WAIT_ELSEWHERE] = "elsewhere",
+        [STILE__WAIT_COLLECTOR] = "collector",
+    };
+    return why < STILE__WAIT_REASONS ? names[why] : "unknown";
+}
 
 /* The last words of a record that has STILE__IS_WAIT, behind its frames and registers. Such a record keeps no frames of
  * others, is never a base, and has as ticks how many waits it stands for; 0: the rest of one that is counted already. */

@@ -70,7 +70,7 @@ def test_wrong_rows(tmp_path, mode, kind):
 @pytest.mark.parametrize("faults", ["", "rule=200"])
 def test_wrong_rows_are_found(tmp_path, faults):
     """By who asks for it: libunwind comes to the same stacks, barriers and all, where no row is wrong."""
-    r = run(tmp_path, "all", faults, seconds=2, hz=2000, env={"PROFILE_DEBUG": "verifyunwind=2"})
+    r = run(tmp_path, "all", faults, seconds=2, hz=2000, env={"PROFILE_DEBUG": torture.harness.debug("verifyunwind=2")})
     told = re.search(r"unwind verified: (\d+) samples, (\d+) differ", "\n".join(r.comments))
     verified, differ = map(int, told.groups())
     assert verified > 100 and (differ > 0) == bool(faults), r.comments

@@ -22,6 +22,7 @@ PROGRAMS = BUILD / "tests" / "e2e" / "programs"
 PYTHON = "/usr/bin/python3"
 
 MARK = "XDG_RUNTIME_DIR"
+CHECKS = "checkstackownership=1"  # in all that a test starts: who reads a stack proves that it is his
 DEFAULT_HZ = 100
 FILE_WAIT = 10  # seconds within which the file of a killed program has to be there
 
@@ -45,14 +46,20 @@ def tool(name):
 
 
 def clean_environment():
-    """Our environment without anything that could start or change a profile."""
-    return {k: v for k, v in os.environ.items()
-            if not k.startswith(("PROFILE", "STILE_")) and k != "LD_PRELOAD"}
+    """Our environment without anything that could start or change a profile. Stacks' ownership is checked in any."""
+    clean = {k: v for k, v in os.environ.items()
+             if not k.startswith(("PROFILE", "STILE_")) and k != "LD_PRELOAD"}
+    return {**clean, "PROFILE_DEBUG": CHECKS}
+
+
+def debug(*pairs):
+    """PROFILE_DEBUG with these key=value pairs, and what every test has."""
+    return ",".join([CHECKS, *pairs])
 
 
 def profile_environment(path, hz=None):
     """What a user sets to profile a program: the file, the library, and perhaps a rate."""
-    env = {"PROFILE": str(path), "LD_PRELOAD": str(LIBRARY)}
+    env = {"PROFILE": str(path), "LD_PRELOAD": str(LIBRARY), "PROFILE_DEBUG": CHECKS}
     if hz is not None:
         env["PROFILE_HZ"] = str(hz)
     return env
@@ -83,9 +90,11 @@ class Result:
 
 
 class Program:
-    """A running program whose output goes to files. As a context manager it is gone at the end, by its pid."""
+    """A running program whose output goes to files. As a context manager it is gone at the end, by its pid.
+    unchecked: nobody proves that stacks are his."""
 
-    def __init__(self, argv, profile=None, hz=None, env=None, stdin=None, stdout=None, stderr=None, **popen):
+    def __init__(self, argv, profile=None, hz=None, env=None, stdin=None, stdout=None, stderr=None,
+                 unchecked=False, **popen):
         self.dir = Path(tempfile.mkdtemp(prefix="stile-e2e-"))
         self.out_path = self.dir / "out"
         self.err_path = self.dir / "err"
@@ -93,6 +102,10 @@ class Program:
         if profile is not None:
             environment.update(profile_environment(profile, hz))
         environment.update({k: str(v) for k, v in (env or {}).items()})
+        if unchecked:
+            del environment["PROFILE_DEBUG"]
+        else:
+            assert CHECKS in environment["PROFILE_DEBUG"].split(","), "harness.debug() joins what is checked"
         if isinstance(stdin, bytes):
             (self.dir / "in").write_bytes(stdin)
             stdin = open(self.dir / "in", "rb")

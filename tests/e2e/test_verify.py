@@ -229,7 +229,7 @@ OFF = {"cc1plus_parse", "cc1plus"}
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_both_walkers_agree(name, barriers, tmp_path, table, mark):
     argv, options = WORKLOADS[name](tmp_path, SECONDS)
-    env = {"PROFILE_DEBUG": f"verifyunwind={2 if ASKED else 1}", "PROFILE_BARRIERS": barriers}
+    env = {"PROFILE_DEBUG": harness.debug(f"verifyunwind={2 if ASKED else 1}"), "PROFILE_BARRIERS": barriers}
     total, counts, off, used, runs = Verdict(0, 0, []), Counter(), set(), 0, 0
     table.append((f"{name} {barriers}", total))
     while used < SECONDS * 1e9 * 0.9:
@@ -265,7 +265,7 @@ def test_walks_through_signal_frames(out, mark, way):
     """What a handler interrupted on its own stack is compared; where it has another stack there is no copy to compare,
     and that is said."""
     r = harness.run([harness.program("nested_signals"), way, "2000"], profile=out, hz=HZ,
-                    env={"PROFILE_DEBUG": "verifyunwind=2"})
+                    env={"PROFILE_DEBUG": harness.debug("verifyunwind=2")})
     assert r.status == 0, r
     p, = all_profiles(out, mark)
     uncopied, = (int(m.group(1)) for m in map(UNCOPIED.fullmatch, p.comments) if m)

@@ -20,7 +20,8 @@ import harness
 import pprof
 
 FAULTY = harness.BUILD / "tests" / "faults" / "libstile_faulty.so"
-FAULTS = ["lock", "stubs", "slot", "gone", "rule", "row", "ring", "block"]  # as faults.h has them
+FAULTS = ["lock", "stubs", "slot", "gone", "rule", "row", "ring", "block",
+          "owner-sample", "owner-barriers", "owner-remove", "owner-wait", "owner-executes"]  # as faults.h has them
 BUSY = ("recursions", "exceptions", "jumps", "escapes", "throws", "backtraces")  # needs no collector's answer
 DONE = re.compile(r"done: (.*); cpu (\d+) ns")
 REASON = re.compile(r"(\[[a-z ]+\]) (\d+) ticks")

@@ -17,10 +17,19 @@
 #include "profiler/region/raw_syscall.h"
 #include "profiler/region/rules.h"
 
-static const char *const names[STILE__FAULTS] = {
-    [STILE__FAULT_LOCK] = "lock", [STILE__FAULT_STUBS] = "stubs", [STILE__FAULT_SLOT] = "slot",
-    [STILE__FAULT_GONE] = "gone", [STILE__FAULT_RULE] = "rule",   [STILE__FAULT_ROW] = "row",
-    [STILE__FAULT_RING] = "ring", [STILE__FAULT_BLOCK] = "block"};
+static const char *const names[STILE__FAULTS] = {[STILE__FAULT_LOCK] = "lock",
+                                                 [STILE__FAULT_STUBS] = "stubs",
+                                                 [STILE__FAULT_SLOT] = "slot",
+                                                 [STILE__FAULT_GONE] = "gone",
+                                                 [STILE__FAULT_RULE] = "rule",
+                                                 [STILE__FAULT_ROW] = "row",
+                                                 [STILE__FAULT_RING] = "ring",
+                                                 [STILE__FAULT_BLOCK] = "block",
+                                                 [STILE__FAULT_OWNER_SAMPLE] = "owner-sample",
+                                                 [STILE__FAULT_OWNER_BARRIERS] = "owner-barriers",
+                                                 [STILE__FAULT_OWNER_REMOVE] = "owner-remove",
+                                                 [STILE__FAULT_OWNER_WAIT] = "owner-wait",
+                                                 [STILE__FAULT_OWNER_EXECUTES] = "owner-executes"};
 
 struct report {
     _Atomic uint64_t pid, own[STILE__FAULTS], others[STILE__FAULTS];

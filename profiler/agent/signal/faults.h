@@ -17,6 +17,12 @@ enum stile__fault {
     STILE__FAULT_ROW,   /* the table has a wrong rule, which the cache of the process keeps */
     STILE__FAULT_RING,  /* the ring is full */
     STILE__FAULT_BLOCK, /* there are no blocks left */
+    /* Violations of stack ownership, for its check to find. Each is harmless where nobody else is there. */
+    STILE__FAULT_OWNER_SAMPLE,   /* a sample's walk without the stack's lock */
+    STILE__FAULT_OWNER_BARRIERS, /* barriers are placed after it is given back */
+    STILE__FAULT_OWNER_REMOVE,   /* they are taken off after that */
+    STILE__FAULT_OWNER_WAIT,     /* a wait's walk after the stack was given away */
+    STILE__FAULT_OWNER_EXECUTES, /* a thread executes in a wait that is none of these */
     STILE__FAULTS
 };
 

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <ucontext.h>
 
+#include "barriers/ownership_check.h"
 #include "barriers/stack_lock.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/signal/faults.h"
@@ -132,6 +133,11 @@ static void walked_publish(struct stile__session *s, struct stile__region *r, st
     publish(t, record, commit);
     if (s->barriers == STILE__BARRIERS_OFF)
         return;
+    if (stile__fault(STILE__FAULT_OWNER_BARRIERS, 1))
+        stile__stack_unlock(&t->slot->stack_lock);
+    const bool plants = t->barriers.pending != STILE__STUB_NONE;
+    stile__ownership_check(r, t->slot, t->tid, plants ? STILE__READER_PLANT : STILE__READER_BARRIERS,
+                           at->regs);
     /* Asked again: what this walk went by may have been published after its module was found to forbid barriers. */
     if (base && stile__barriers_go(r)) {
         const struct stile__barrier_place place = stile__barriers_place(t, at);
@@ -195,16 +201,19 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     record->flags = tick->in_kernel ? STILE__IN_KERNEL : 0;
     record->n_new = record->n_inline = tick->placeless ? 0 : 1;
     record->words[0] = stile__stub_through(at->regs[REG_RIP]);
+    const bool trespasses = stile__fault(STILE__FAULT_OWNER_SAMPLE, tick->ticks);
     /* The holder may be the very code that this signal interrupted: never wait for it. */
     if (tick->placeless) {
         /* not here */
     } else if (!stile__fault(STILE__FAULT_LOCK, tick->ticks) &&
-               stile__stack_trylock(&t->slot->stack_lock, t->tid)) {
+               (trespasses || stile__stack_trylock(&t->slot->stack_lock, t->tid))) {
+        stile__ownership_check(r, t->slot, t->tid, STILE__READER_SAMPLE, at->regs);
         stile__walk(s, r, t, at, record);
         if (tick->reason != STILE__REASON_NONE) /* whatever the walk found besides */
             record->reason = tick->reason;
         walked_publish(s, r, t, at, record, &commit);
-        stile__stack_unlock(&t->slot->stack_lock);
+        if (!trespasses)
+            stile__stack_unlock(&t->slot->stack_lock);
         return;
     } else {
         record->reason = STILE__REASON_STACK_LOCKED;

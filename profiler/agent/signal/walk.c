@@ -576,7 +576,10 @@ static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
     const struct stile__barrier_place place = stile__barriers_place(t, w->at);
     w->barriers = &t->barriers;
     stile__barriers_begin(w->barriers, t->id, &place);
-    if (stile__barriers_look(w->barriers, w->s->barriers))
+    /* A handler of the program, inside a wait: whoever waits may have told others of its frames already. */
+    const uint64_t status = atomic_load_explicit(&t->slot->status, memory_order_relaxed);
+    const bool safe = stile__barriers_safe(status, false, false, w->r->block_rate_ns != 0) == STILE__SAFE;
+    if (safe && stile__barriers_look(w->barriers, w->s->barriers))
         w->place_at = PLACE_FIRST;
 }
 

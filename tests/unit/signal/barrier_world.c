@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "barriers/ownership.h"
+#include "barriers/stack_lock.h"
 #include "tests/unit/support.h"
 
 struct world world;
@@ -20,6 +22,7 @@ void world_begin(enum stile__barriers_wish wish)
                         MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(world.region != MAP_FAILED);
     world.region->size = size_made;
+    world.region->debug = STILE__DEBUG_OWNERSHIP;
     world.region->start_mono_ns = ++sessions << 30;
     atomic_store(&world.region->blocks_ready, size_made.block_max);
     atomic_store(&world.region->barriers_state, STILE__BARRIERS_GO);
@@ -33,6 +36,7 @@ void world_begin(enum stile__barriers_wish wish)
     world.slot = stile__region_slot(world.region, 0);
     atomic_store(&world.slot->state, STILE__SLOT_LIVE);
     atomic_store(&world.slot->tid, (uint32_t)gettid());
+    stile__stack_begin(&world.slot->status);
     t->slot = world.slot;
     t->region = world.region;
     t->id = (100 + sessions) << 32;
@@ -42,10 +46,17 @@ void world_begin(enum stile__barriers_wish wish)
     stile__session = &world.session;
 }
 
+void world_barriers_remove(void)
+{
+    stile__stack_lock(&world.slot->stack_lock, stile__thread.tid);
+    stile__thread_barriers_remove(&stile__thread, world.region);
+    stile__stack_unlock(&world.slot->stack_lock);
+}
+
 void world_end(void)
 {
     struct stile__thread *t = &stile__thread;
-    stile__thread_barriers_remove(t, world.region);
+    world_barriers_remove();
     stile__barriers_give_back(&t->barriers);
     t->slot = NULL;
     t->region = NULL;

@@ -31,6 +31,9 @@ void world_begin(enum stile__barriers_wish wish);
 /* Its barriers go, and their stubs. */
 void world_end(void);
 
+/* Takes this thread's barriers off, under its stack's lock. Async-signal-safe. */
+void world_barriers_remove(void);
+
 /* Takes one tick of this thread and looks at what was published. Async-signal-safe. */
 void world_tick(const struct stile__place *at);
 

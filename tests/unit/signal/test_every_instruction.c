@@ -608,7 +608,7 @@ static void change_tick(void)
 
 static void change_remove(void)
 {
-    stile__thread_barriers_remove(&stile__thread, world.region);
+    world_barriers_remove();
 }
 
 static void change_session(void)

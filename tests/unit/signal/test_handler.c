@@ -11,6 +11,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "barriers/ownership.h"
 #include "barriers/stack_lock.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/region_make.h"
@@ -45,6 +46,8 @@ static int set_up(void **state)
     slot = stile__region_slot(region, 0);
     atomic_store(&slot->state, STILE__SLOT_LIVE);
     atomic_store(&slot->tid, gettid());
+    stile__stack_begin(&slot->status);
+    region->debug = STILE__DEBUG_OWNERSHIP;
     atomic_store(&slot->generation, 5);
     real_stack = stile__thread.stack;
     stile__session = &made;

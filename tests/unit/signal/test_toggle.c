@@ -9,6 +9,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "barriers/ownership.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/region_make.h"
 #include "profiler/agent/signal/handler.h"
@@ -26,6 +27,7 @@ static struct stile__slot *slot_add(uint32_t i, uint32_t tid)
 {
     struct stile__slot *slot = stile__region_slot(region, i);
     atomic_store(&slot->tid, tid);
+    stile__stack_begin(&slot->status);
     atomic_store(&slot->generation, 5 + i);
     slot->first_due_ns = STILE__NEVER_DUE;
     stile__clock_reserve(&made, region, i);
@@ -40,6 +42,7 @@ static int set_up(void **state)
     (void)state;
     if (stile__region_make(&region, &region_fd, 1000, false, false) != 0)
         return -1;
+    region->debug = STILE__DEBUG_OWNERSHIP;
     memset(&made, 0, sizeof made);
     stile__session_size_set(&made, region->size);
     made.tick_ns = 4000000;
