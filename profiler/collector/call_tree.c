@@ -24,7 +24,7 @@ static uint64_t node_hash(const struct call_node *n)
 
 static uint64_t sample_hash(const struct call_sample *s)
 {
-    return mix((uint64_t)s->thread << 32 | s->node);
+    return mix(((uint64_t)s->thread << 32 | s->node) ^ (uint64_t)s->label << 20);
 }
 
 int call_tree_init(struct call_tree *t)
@@ -106,16 +106,17 @@ uint32_t call_tree_child(struct call_tree *t, uint32_t parent, uint32_t mapping,
     return t->n_nodes - 1;
 }
 
-int call_tree_add(struct call_tree *t, uint32_t node, uint32_t thread, uint64_t ticks, uint64_t ns)
+int call_tree_add(struct call_tree *t, uint32_t node, uint32_t thread, uint32_t label, uint64_t ticks,
+                  uint64_t ns)
 {
-    struct call_sample want = {node, thread, ticks, ns};
+    struct call_sample want = {node, thread, label, ticks, ns};
     if (t->n_samples == t->cap_samples && grow((void **)&t->samples, sizeof *t->samples, t->n_samples,
                                                &t->cap_samples, &t->sample_index, sample_hash_at) != 0)
         return -ENOMEM;
     uint32_t at = (uint32_t)sample_hash(&want) & t->sample_index.mask;
     for (; t->sample_index.cells[at] != 0; at = (at + 1) & t->sample_index.mask) {
         struct call_sample *s = &t->samples[t->sample_index.cells[at] - 1];
-        if (s->node == node && s->thread == thread) {
+        if (s->node == node && s->thread == thread && s->label == label) {
             s->ticks += ticks;
             s->ns += ns;
             return 0;

@@ -12,7 +12,8 @@
 #define CALL_TREE_REASON                                                                                     \
     (UINT32_MAX - 1) /* as `mapping`: a bracketed frame, address is the enum stile__reason */
 
-#define CALL_TREE_KERNEL (UINT32_MAX - 2) /* as `mapping`: time in the kernel, which has no address for us */
+#define CALL_TREE_KERNEL    (UINT32_MAX - 2) /* as `mapping`: time in the kernel, which has no address for us */
+#define CALL_TREE_ELSEWHERE (UINT32_MAX - 3) /* as `mapping`: waits that no hook has seen */
 
 struct call_node {
     uint64_t address; /* as pprof wants it: callers' return address - 1 */
@@ -20,10 +21,11 @@ struct call_node {
     uint32_t parent;
 };
 
-/* The weight of one stack on one thread. */
+/* The weight of one stack on one thread under a label, which means what the tree's owner says. */
 struct call_sample {
     uint32_t node;
     uint32_t thread;
+    uint32_t label;
     uint64_t ticks, ns;
 };
 
@@ -48,7 +50,8 @@ void call_tree_free(struct call_tree *t);
 /* The child of a node for a frame, added if new. CALL_TREE_ROOT without memory. */
 uint32_t call_tree_child(struct call_tree *t, uint32_t parent, uint32_t mapping, uint64_t address);
 
-/* Adds weight to a stack of a thread. 0 or -ENOMEM. */
-int call_tree_add(struct call_tree *t, uint32_t node, uint32_t thread, uint64_t ticks, uint64_t ns);
+/* Adds weight to a stack of a thread under a label (0: none). 0 or -ENOMEM. */
+int call_tree_add(struct call_tree *t, uint32_t node, uint32_t thread, uint32_t label, uint64_t ticks,
+                  uint64_t ns);
 
 #endif

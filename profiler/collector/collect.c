@@ -16,6 +16,7 @@
 #include "profiler/collector/names.h"
 #include "profiler/collector/pieces.h"
 #include "profiler/collector/process.h"
+#include "profiler/collector/waits.h"
 #include "profiler/collector/writers.h"
 
 #define LISTENER_FD   3
@@ -27,6 +28,7 @@
 #define CLIENTS_MAX   16
 #define ROUND_MS_MAX  50
 #define ROUND_MS_MIN  4
+#define WAITS_MS      20 /* a round, where waits are recorded */
 #define RECORD_CELLS  8u /* of a ring that a sample takes, if it is 50 frames deep */
 
 struct client {
@@ -39,7 +41,7 @@ static struct {
     struct client clients[CLIENTS_MAX];
     int n_clients;
     struct stile__status total; /* of processes that are gone */
-    char first_path[PATH_MAX];
+    struct target first_files[FILES];
     int first_error;
     char first_message[512];
     bool any, had_client;
@@ -89,7 +91,7 @@ static void hello_take(const struct stile__hello *hello, size_t size, const int 
     names_assign(p, &text, restarted ? NULL : earlier);
     snprintf(p->command, sizeof p->command, "%s", text.text[STILE__HELLO_COMMAND]);
     if (!c.any)
-        snprintf(c.first_path, sizeof c.first_path, "%s", p->path);
+        memcpy(c.first_files, p->files, sizeof c.first_files);
     c.any = true;
     p->next = c.processes;
     c.processes = p;
@@ -179,12 +181,21 @@ static void status_add(struct stile__status *s, const struct process *p)
     s->signals += p->signals;
     s->processes += p->origin == NULL;
     s->numbered = s->numbered || p->numbered;
-    s->files += p->wrote;
+    s->files += p->files[FILE_CPU].wrote;
+    s->block_files += p->files[FILE_BLOCK].wrote;
+    s->waits += p->waits.n;
+    s->wait_ns += p->waits.ns;
+    for (int i = 0; i < STILE__WAIT_REASONS; i++)
+        s->wait_reason_ns[i] += p->waits.reason_ns[i];
+    if (p->files[FILE_BLOCK].wrote && p->waits.ns > s->block_most_ns) {
+        s->block_most_ns = p->waits.ns;
+        snprintf(s->block_most, sizeof s->block_most, "%s", p->files[FILE_BLOCK].path);
+    }
     for (int i = 0; i < STILE__REASON_COUNT; i++)
         s->bracketed_ns[i] += p->reason_ns[i];
-    if (p->wrote && p->cpu_ns > s->busiest_ns) {
+    if (p->files[FILE_CPU].wrote && p->cpu_ns > s->busiest_ns) {
         s->busiest_ns = p->cpu_ns;
-        snprintf(s->busiest, sizeof s->busiest, "%s", p->path);
+        snprintf(s->busiest, sizeof s->busiest, "%s", p->files[FILE_CPU].path);
         process_clock_describe(p, s->clock, sizeof s->clock);
     }
 }
@@ -195,7 +206,8 @@ static void status_fill(struct stile__status *s)
     for (const struct process *p = c.processes; p != NULL; p = p->next)
         status_add(s, p);
     s->error = c.first_error;
-    snprintf(s->path, sizeof s->path, "%s", c.first_path);
+    snprintf(s->path, sizeof s->path, "%s", c.first_files[FILE_CPU].path);
+    snprintf(s->block_path, sizeof s->block_path, "%s", c.first_files[FILE_BLOCK].path);
     snprintf(s->message, sizeof s->message, "%s", c.first_message);
 }
 
@@ -253,6 +265,11 @@ static void forget(struct process **at)
     process_free(p);
 }
 
+static bool has_samples(const struct process *p)
+{
+    return process_has_samples(p, FILE_CPU) || process_has_samples(p, FILE_BLOCK);
+}
+
 /* One look at one process. */
 static void process_round(struct process *p, uint64_t now, bool look_at_images)
 {
@@ -266,11 +283,13 @@ static void process_round(struct process *p, uint64_t now, bool look_at_images)
             process_end(p);
         else
             process_drain_asked(p);
-        if (p->state == PROCESS_ACTIVE)
+        if (p->state == PROCESS_ACTIVE) {
+            waits_look(p, false);
             pieces_look(p, now);
+        }
         p->flush_wanted = atomic_load_explicit(&p->region->flush_request, memory_order_acquire);
         /* With pid 1 its whole namespace dies, we too: what there is is kept on disk while it lives. */
-        if (!pieces_running(p) && p->ticks == 0 && p->flush_wanted != p->flush_writing) {
+        if (!pieces_running(p) && !has_samples(p) && p->flush_wanted != p->flush_writing) {
             p->flush_writing = p->flush_wanted; /* nothing is being sampled: there is no file to be had */
             process_answer_flush(p, p->flush_wanted, NULL);
         }
@@ -279,13 +298,18 @@ static void process_round(struct process *p, uint64_t now, bool look_at_images)
             c.last_checkpoint_ns = now;
             p->flush_writing--;
         }
+        if (p->state == PROCESS_ACTIVE && p->writer == 0 && p->flush_writing != p->flush_wanted)
+            waits_look(p, true); /* its file is up to date */
     }
     bool over = writer_check(p, &error);
-    c.total.failed += over && error != 0;
-    if (over && error != 0 && c.first_error == 0) {
-        c.first_error = error;
-        snprintf(c.first_message, sizeof c.first_message, "cannot write %.*s: %s", 400, p->path,
-                 strerror(-error));
+    for (int i = 0; i < FILES && over && error != 0; i++) {
+        const struct target *t = &p->files[i];
+        c.total.failed += t->error != 0;
+        if (t->error == 0 || c.first_error != 0)
+            continue;
+        c.first_error = t->error;
+        snprintf(c.first_message, sizeof c.first_message, "cannot write %.*s: %s", 400, t->path,
+                 strerror(-t->error));
     }
 }
 
@@ -311,7 +335,8 @@ static void processes_round(uint64_t now)
 static int ring_ms(const struct process *p)
 {
     uint64_t records = p->size.ring_cells / RECORD_CELLS;
-    return (int)(records * 1000 / (4 * p->hz));
+    int ms = (int)(records * 1000 / (4 * p->hz));
+    return p->waits.on && ms > WAITS_MS ? WAITS_MS : ms; /* waits come at any rate */
 }
 
 /* How long a round may take so that no ring overflows at twice the rate. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "profiler/collector/records.h"
+#include "profiler/collector/waits.h"
 #include "profiler/region/check.h"
 
 #define MAPS_SHARE  200           /* looks at the maps cost one part in so many at most */
@@ -17,12 +18,6 @@
 #define BELOW_MAX                                                                                            \
     ((uint64_t)STILE__BLOCK_MAX * STILE__BLOCK_DATA / sizeof(uint64_t)) /* as many as blocks hold */
 #define BLOCKS_AGAIN 2u /* factor by which the pool grows when it was too small */
-
-/* One record, out of the program's reach. */
-union copy {
-    struct stile__record record;
-    uint8_t bytes[STILE__RECORD_BYTES];
-};
 
 static void comm_read(const struct process *p, struct thread_seen *t)
 {
@@ -38,9 +33,9 @@ static void comm_read(const struct process *p, struct thread_seen *t)
     fclose(f);
 }
 
-/* The thread that has slot i now, or UINT32_MAX without memory. */
-static uint32_t thread_of(struct process *p, const struct stile__slot *slot, uint32_t i)
+uint32_t process_thread_of(struct process *p, uint32_t i)
 {
+    const struct stile__slot *slot = stile__region_slot(p->region, i);
     uint32_t generation = atomic_load_explicit(&slot->generation, memory_order_relaxed);
     uint32_t have = p->slots[i].thread;
     if (have != 0 && p->threads[have - 1].generation == generation)
@@ -62,16 +57,9 @@ static uint32_t thread_of(struct process *p, const struct stile__slot *slot, uin
     snprintf(t->comm, sizeof t->comm, "%.16s", slot->comm);
     comm_read(p, t);
     p->slots[i] = (struct slot_seen){.thread = p->n_threads + 1};
+    if (p->waits.on)
+        elsewhere_begin(p, p->n_threads, slot);
     return p->n_threads++;
-}
-
-/* Most records are short: the length that it claims is copied, and then checked in the copy. */
-static void record_copy(union copy *c, const struct stile__cell *cell, uint64_t room)
-{
-    uint64_t cells = ((const volatile struct stile__record *)(const void *)cell)->cells;
-    memcpy(c->bytes, cell, (cells == 0 || cells > room ? room : cells) * STILE__CELL_BYTES);
-    if (cells != c->record.cells) /* changed in between: the copy has what it has */
-        c->record.cells = 0;
 }
 
 /* Whether a record belongs to a later piece than the one that is being collected: it waits in its ring. One that
@@ -85,8 +73,7 @@ static bool record_waits(struct process *p, const struct stile__record *r)
     return true;
 }
 
-/* Whether something was unloaded before a record that the last look at the maps had not seen: it waits for the next. */
-static bool maps_wait(struct process *p, const struct stile__record *r)
+bool process_maps_wait(struct process *p, const struct stile__record *r)
 {
     uint32_t now = atomic_load_explicit(&p->region->unloads, memory_order_acquire) / STILE__UNLOADS_ONE;
     if (stile__unloads_beyond(r->unloads, now))
@@ -97,7 +84,7 @@ static bool maps_wait(struct process *p, const struct stile__record *r)
 /* Takes what lies in one ring. Returns false if it is damaged. */
 static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
 {
-    static union copy c;
+    static union record_copy c;
     const struct stile__cell *ring = stile__region_ring(p->region, p->size, i);
     const uint32_t cells = stile__slot_cells(p->size, i);
     uint64_t head = atomic_load_explicit(&slot->head, memory_order_acquire); /* C, pairs with B */
@@ -109,7 +96,7 @@ static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
         p->damage = "a ring holds more than it can";
         return false;
     }
-    uint32_t thread = thread_of(p, slot, i);
+    uint32_t thread = process_thread_of(p, i);
     while (tail != head && thread != UINT32_MAX) {
         uint32_t at = (uint32_t)(tail & (cells - 1));
         uint64_t room = cells - at < head - tail ? cells - at : head - tail;
@@ -119,10 +106,13 @@ static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
         p->damage = stile__record_check(&c.record, room, p->size.block_max);
         if (p->damage != NULL)
             return false;
-        if (c.record.kind != STILE__RECORD_PAD && (maps_wait(p, &c.record) || record_waits(p, &c.record)))
+        if (c.record.kind != STILE__RECORD_PAD &&
+            (process_maps_wait(p, &c.record) || record_waits(p, &c.record)))
             return p->damage == NULL;
         if (c.record.kind != STILE__RECORD_PAD && p->toggles && c.record.piece != p->piece)
             record_drop(p, thread, &c.record);
+        else if (c.record.kind != STILE__RECORD_PAD && (c.record.flags & STILE__IS_WAIT) != 0)
+            waits_record_add(p, thread, &c.record);
         else if (c.record.kind != STILE__RECORD_PAD)
             record_add(p, thread, &c.record);
         if (p->damage != NULL)
@@ -154,7 +144,7 @@ static void counters_take(struct process *p, const struct stile__slot *slot, uin
     uint64_t signals = atomic_load_explicit(&slot->signals, memory_order_relaxed);
     uint64_t ticks = atomic_load_explicit(&slot->lost_ticks, memory_order_relaxed);
     uint64_t ns = atomic_load_explicit(&slot->lost_ns, memory_order_relaxed);
-    uint32_t thread = signals != 0 ? thread_of(p, slot, i) : UINT32_MAX;
+    uint32_t thread = signals != 0 ? process_thread_of(p, i) : UINT32_MAX;
     struct slot_seen *seen = &p->slots[i];
 
     if (thread == UINT32_MAX)
@@ -163,7 +153,9 @@ static void counters_take(struct process *p, const struct stile__slot *slot, uin
         process_stack_add(p, thread, NULL, 0, STILE__REASON_BUFFER_FULL, false, ticks - seen->lost_ticks,
                           ns - seen->lost_ns);
     p->signals += signals - seen->signals;
-    *seen = (struct slot_seen){thread + 1, ticks, ns, signals, seen->barriers};
+    seen->lost_ticks = ticks;
+    seen->lost_ns = ns;
+    seen->signals = signals;
     if (p->barriers != STILE__BARRIERS_OFF)
         barriers_count(p, &seen->barriers, i);
 }
@@ -172,7 +164,7 @@ static void counters_take(struct process *p, const struct stile__slot *slot, uin
 static void missed_take(struct process *p, struct stile__slot *slot, uint32_t i)
 {
     uint64_t missed = atomic_exchange_explicit(&slot->missed_ticks, 0, memory_order_relaxed);
-    uint32_t thread = missed != 0 ? thread_of(p, slot, i) : UINT32_MAX;
+    uint32_t thread = missed != 0 ? process_thread_of(p, i) : UINT32_MAX;
     if (thread != UINT32_MAX && missed <= TICK_NS_MAX / p->period_ns)
         process_stack_add(p, thread, NULL, 0, STILE__REASON_UNSAMPLED, false, missed, missed * p->period_ns);
 }
@@ -186,13 +178,16 @@ static void used_take(struct process *p, const struct stile__slot *slot, uint32_
     uint64_t used = exit - base;
     if (p->slots[i].thread == 0 && used < STILE__EXACT_PERIODS * p->period_ns)
         return;
-    uint32_t thread = thread_of(p, slot, i);
+    uint32_t thread = process_thread_of(p, i);
     if (thread != UINT32_MAX)
         p->threads[thread].used_ns = used;
 }
 
-static void thread_ended(struct thread_seen *t, const struct stile__slot *slot)
+static void thread_ended(struct process *p, uint32_t thread, const struct stile__slot *slot)
 {
+    struct thread_seen *t = &p->threads[thread];
+    if (p->waits.on)
+        elsewhere_end(p, thread, slot);
     snprintf(t->comm, sizeof t->comm, "%.16s", slot->comm);
     t->ended = true;
     mirror_free(&t->mirror);
@@ -211,6 +206,9 @@ static void slot_drain(struct process *p, uint32_t i)
         return;
     counters_take(p, slot, i);
     missed_take(p, slot, i);
+    uint32_t thread = p->waits.on ? process_thread_of(p, i) : UINT32_MAX;
+    if (thread != UINT32_MAX)
+        waits_lost_take(p, thread, i);
     if (!p->toggles)
         used_take(p, slot, i);
     bool empty =
@@ -221,7 +219,7 @@ static void slot_drain(struct process *p, uint32_t i)
         uint32_t t = p->slots[i].thread - 1;
         if (t != UINT32_MAX &&
             p->threads[t].generation == atomic_load_explicit(&slot->generation, memory_order_relaxed))
-            thread_ended(&p->threads[t], slot);
+            thread_ended(p, t, slot);
         p->slots[i] = (struct slot_seen){0}; /* its tid may live again under another name */
         /* Release pairs with slot_try's acquire: we are done with the ring. */
         atomic_store_explicit(&slot->state, STILE__SLOT_FREE, memory_order_release);
@@ -251,7 +249,7 @@ static void blocks_check(struct process *p, uint32_t in_use)
 
 void process_drain(struct process *p)
 {
-    uint64_t now = now_mono_ns(), before = p->ticks;
+    uint64_t now = now_mono_ns(), before = p->ticks + p->waits.n;
 
     if (p->damage != NULL)
         return;
@@ -278,7 +276,7 @@ void process_drain(struct process *p)
     for (start = now_mono_ns();
          (int64_t)(now_mono_ns() - start) < p->learn_left_ns && rule_table_widen(&p->rules, &p->mappings);)
         ;
-    if (p->ticks == before)
+    if (p->ticks + p->waits.n == before)
         return;
     /* Libraries come and go at the same addresses, some without dlclose. */
     if (!p->maps_fresh && now - p->maps_read_ns > p->maps_cost_ns * MAPS_SHARE)

@@ -13,11 +13,12 @@ static struct owned {
     char path[];
 } * all_owned;
 
-/* The tree's first process: a path that its descendants inherited is relative to its directory, not to theirs. */
+/* The first process of the tree that wants such a file: a path that its descendants inherited is relative to its directory,
+ * not to theirs. */
 static struct {
     char template[PATH_MAX];
     char cwd[PATH_MAX];
-} first;
+} first[FILES];
 
 bool hello_parse(const struct stile__hello *hello, size_t size, struct hello_text *out)
 {
@@ -73,61 +74,98 @@ void names_next(struct process *p)
 {
     char middle[32];
     snprintf(middle, sizeof middle, "%u", ++p->number);
-    names_insert(p->base, middle, p->path, sizeof p->path);
+    for (int i = 0; i < FILES; i++)
+        if (p->files[i].base[0] != '\0')
+            names_insert(p->files[i].base, middle, p->files[i].path, sizeof p->files[i].path);
+}
+
+/* Whether a file of an image that has ended, or is about to, is there or will be. */
+static bool image_leaves_file(const struct process *p)
+{
+    for (int i = 0; i < FILES; i++)
+        if (p->state == PROCESS_DONE ? p->files[i].wrote : process_file_due(p, i))
+            return true;
+    return false;
+}
+
+/* The file of an earlier image keeps its profile, under the image's number. */
+static void file_renumber(struct process *earlier, int i, const char *absolute, const char *middle)
+{
+    struct target *t = &earlier->files[i];
+    char numbered[PATH_MAX];
+    names_insert(absolute, middle, numbered, sizeof numbered);
+    if (t->wrote && process_has_samples(earlier, i))
+        rename(t->path, numbered);
+    snprintf(t->path, sizeof t->path, "%s", numbered);
+    t->owns = false;
 }
 
 /* An exec in place: one counter for images and numbers, so that no file takes another's name. */
-static void image_follow(struct process *p, struct process *earlier, const char *absolute)
+static void image_follow(struct process *p, struct process *earlier, char (*absolute)[PATH_MAX * 2])
 {
-    char middle[64], numbered[PATH_MAX];
+    char middle[64];
 
     if (earlier->numbered) { /* its files keep their numbers; what is left of it takes the next */
-        bool due =
-            earlier->state == PROCESS_DONE ? earlier->wrote : earlier->owns_path || earlier->ticks != 0;
-        p->images = p->number = due ? earlier->number : earlier->number - 1;
+        p->images = p->number = image_leaves_file(earlier) ? earlier->number : earlier->number - 1;
         return;
     }
     p->images = earlier->images + 1;
-    if (!p->owns_path)
-        p->number = p->images;
     snprintf(middle, sizeof middle, "%d.%u", (int)p->own_pid, p->images);
-    names_insert(absolute, middle, numbered, sizeof numbered);
-    if (earlier->wrote && earlier->ticks != 0)
-        rename(earlier->path, numbered); /* it keeps its profile, under its number */
-    snprintf(earlier->path, sizeof earlier->path, "%s", numbered);
-    earlier->owns_path = false;
+    for (int i = 0; i < FILES; i++) {
+        if (p->files[i].path[0] == '\0')
+            continue;
+        if (!p->files[i].owns)
+            p->number = p->images;
+        if (earlier->files[i].path[0] != '\0')
+            file_renumber(earlier, i, absolute[i], middle);
+    }
+}
+
+/* The name of one file, unless it is not wanted. */
+static void file_assign(struct process *p, int i, const struct hello_text *hello, char *absolute, size_t size)
+{
+    static const enum stile__hello_text texts[FILES][2] = {
+        [FILE_CPU] = {STILE__HELLO_TEMPLATE, STILE__HELLO_PATH},
+        [FILE_BLOCK] = {STILE__HELLO_BLOCK_TEMPLATE, STILE__HELLO_BLOCK_PATH}};
+    const char *template = hello->text[texts[i][0]], *path = hello->text[texts[i][1]];
+    const char *cwd = hello->text[STILE__HELLO_CWD];
+    struct target *t = &p->files[i];
+    char middle[64];
+
+    if (template[0] == '\0' || path[0] == '\0')
+        return;
+    if (first[i].template[0] == '\0') {
+        snprintf(first[i].template, sizeof first[i].template, "%s", template);
+        snprintf(first[i].cwd, sizeof first[i].cwd, "%s", cwd);
+    } else if (strcmp(first[i].template, template) == 0) {
+        cwd = first[i].cwd;
+    }
+    snprintf(absolute, size, "%s%s%s", path[0] == '/' ? "" : cwd, path[0] == '/' ? "" : "/", path);
+    struct owned *owner = owner_find(absolute);
+    t->owns = owner == NULL || owner->pid == p->pid;
+    if (owner == NULL)
+        owner = owner_add(absolute, p->pid);
+    if (t->owns && owner != NULL)
+        owner->numbered = owner->numbered || p->numbered;
+    snprintf(middle, sizeof middle, !p->numbered && owner != NULL && owner->numbered ? "%d.0" : "%d",
+             (int)p->own_pid);
+    if (t->owns)
+        snprintf(t->path, sizeof t->path, "%s", absolute);
+    else
+        names_insert(absolute, middle, t->path, sizeof t->path);
 }
 
 void names_assign(struct process *p, const struct hello_text *hello, struct process *earlier)
 {
-    const char *template = hello->text[STILE__HELLO_TEMPLATE];
-    const char *path = hello->text[STILE__HELLO_PATH];
-    const char *cwd = hello->text[STILE__HELLO_CWD];
-    char absolute[PATH_MAX * 2], middle[64];
+    char absolute[FILES][PATH_MAX * 2];
 
-    if (first.template[0] == '\0') {
-        snprintf(first.template, sizeof first.template, "%s", template);
-        snprintf(first.cwd, sizeof first.cwd, "%s", cwd);
-    } else if (strcmp(first.template, template) == 0) {
-        cwd = first.cwd;
-    }
-    snprintf(absolute, sizeof absolute, "%s%s%s", path[0] == '/' ? "" : cwd, path[0] == '/' ? "" : "/", path);
-    struct owned *owner = owner_find(absolute);
-    p->owns_path = owner == NULL || owner->pid == p->pid;
-    if (owner == NULL)
-        owner = owner_add(absolute, p->pid);
-    if (p->owns_path && owner != NULL)
-        owner->numbered = owner->numbered || p->numbered;
-    snprintf(middle, sizeof middle, !p->numbered && owner != NULL && owner->numbered ? "%d.0" : "%d",
-             (int)p->own_pid);
-    if (p->owns_path)
-        snprintf(p->path, sizeof p->path, "%s", absolute);
-    else
-        names_insert(absolute, middle, p->path, sizeof p->path);
+    for (int i = 0; i < FILES; i++)
+        file_assign(p, i, hello, absolute[i], sizeof absolute[i]);
     if (earlier != NULL)
         image_follow(p, earlier, absolute);
-    if (p->numbered) {
-        memcpy(p->base, p->path, sizeof p->base);
-        names_next(p);
-    }
+    if (!p->numbered)
+        return;
+    for (int i = 0; i < FILES; i++)
+        memcpy(p->files[i].base, p->files[i].path, sizeof p->files[i].base);
+    names_next(p);
 }

@@ -20,10 +20,10 @@ struct hello_text {
 };
 bool hello_parse(const struct stile__hello *hello, size_t size, struct hello_text *out);
 
-/* Sets p->path and p->owns_path. earlier: the image that this pid had before, or NULL; it gives its path away. */
+/* Sets p->files. earlier: the image that this pid had before, or NULL; it gives its paths away. */
 void names_assign(struct process *p, const struct hello_text *hello, struct process *earlier);
 
-/* The file that a numbered process writes next has the next number. */
+/* The files that a numbered process writes next have the next number: those of one time have one. */
 void names_next(struct process *p);
 
 /* The pid is free for another process: it has no claim to what this one owned. */

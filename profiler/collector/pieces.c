@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "profiler/collector/names.h"
+#include "profiler/collector/waits.h"
 
 /* Between a stop and its cut: a record that was being written then arrives. */
 #define ARRIVAL_NS     20000000u
@@ -62,13 +63,27 @@ static void begin(struct process *p, uint64_t mono_ns)
     p->start_mono_ns = mono_ns;
 }
 
+/* The names of a piece. wanted: its files are written even without a sample. */
+static void files_take(struct process *piece, const struct process *p, bool wanted)
+{
+    for (int i = 0; i < FILES; i++) {
+        memcpy(piece->files[i].path, p->files[i].path, sizeof piece->files[i].path);
+        piece->files[i].owns = wanted || p->files[i].owns;
+    }
+}
+
 /* Moves what there is into a piece, the end of which was end_ns. Without memory it stays, and the next cut takes it. */
-static void cut(struct process *p, uint64_t end_ns)
+static void cut(struct process *p, uint64_t end_ns, bool wanted)
 {
     struct call_tree fresh;
     struct process *piece = calloc(1, sizeof *piece);
 
     if (piece == NULL || call_tree_init(&fresh) != 0) {
+        free(piece);
+        return;
+    }
+    if (!waits_cut(p, piece)) {
+        call_tree_free(&fresh);
         free(piece);
         return;
     }
@@ -80,11 +95,11 @@ static void cut(struct process *p, uint64_t end_ns)
     piece->region = p->region;
     piece->hz = p->hz;
     piece->period_ns = p->period_ns;
-    piece->owns_path = piece->numbered = true;
+    piece->numbered = true;
     piece->start_unix_ns = p->start_unix_ns;
     piece->start_mono_ns = p->start_mono_ns;
     piece->end_mono_ns = end_ns;
-    memcpy(piece->path, p->path, sizeof piece->path);
+    files_take(piece, p, wanted);
 
     piece->tree = p->tree;
     piece->ticks = p->ticks;
@@ -106,6 +121,11 @@ static void cut(struct process *p, uint64_t end_ns)
     p->cut = piece;
 }
 
+static bool file_has_to_be(const struct process *p, int file)
+{
+    return p->files[file].owns || process_has_samples(p, file);
+}
+
 /* The owner of a name writes a file each interval; others do where they used the processor. */
 static void interval_look(struct process *p, uint64_t now)
 {
@@ -116,8 +136,9 @@ static void interval_look(struct process *p, uint64_t now)
         return;
     while (p->next_cut_ns <= now) /* on a grid, so that lateness does not add up */
         p->next_cut_ns += p->interval_ns;
-    if (p->owns_path || p->ticks != 0)
-        cut(p, now);
+    waits_look(p, true);
+    if (file_has_to_be(p, FILE_CPU) || file_has_to_be(p, FILE_BLOCK))
+        cut(p, now, false);
     begin(p, now);
 }
 
@@ -155,7 +176,8 @@ static void stop_cut(struct process *p)
 {
     process_drain(p);
     uint64_t end = moment(p, entry_of(p)->stop_mono_ns);
-    cut(p, end);
+    waits_look(p, true);
+    cut(p, end, true);
     begin(p, end);
     p->stop_seen_ns = 0;
     p->piece_seen = false;
@@ -188,9 +210,11 @@ void pieces_drain_last(struct process *p, uint64_t now)
             stop_cut(p);
             process_drain(p); /* what comes after it */
         }
+    waits_look(p, true);
     /* Interval or not: what is left is the last file's. With a toggle there is none, unless a piece was running. */
     if (p->toggles)
-        p->owns_path = p->piece_seen || p->ticks != 0;
+        for (int i = 0; i < FILES; i++)
+            p->files[i].owns = p->piece_seen || process_has_samples(p, i);
 }
 
 void pieces_adopt(struct process *p)

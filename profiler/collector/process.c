@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "profiler/collector/pieces.h"
+#include "profiler/collector/waits.h"
 #include "profiler/region/check.h"
 
 #define BLOCKS_AT_LEAST 16u         /* 256 KiB: what a deep stack takes; more comes when it is used */
@@ -26,6 +27,16 @@ uint64_t now_mono_ns(void)
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+bool process_has_samples(const struct process *p, int file)
+{
+    return file == FILE_CPU ? p->ticks != 0 : p->waits.tree.n_samples != 0;
+}
+
+bool process_file_due(const struct process *p, int file)
+{
+    return p->files[file].path[0] != '\0' && (p->files[file].owns || process_has_samples(p, file));
 }
 
 static const char *region_map(struct process *p, int fd)
@@ -103,6 +114,9 @@ static const char *set_up(struct process *p, const int *fds)
         calloc(p->size.slot_max, sizeof *p->slots); /* zeroed pages are not there until they are used */
     if (p->unwinder == NULL || p->slots == NULL || call_tree_init(&p->tree) != 0)
         return "the collector has no memory";
+    why = waits_init(p);
+    if (why != NULL)
+        return why;
     process_blocks_grow(p, BLOCKS_AT_LEAST + p->hz / BLOCK_ROUNDS);
     process_blocks_grow(p, BLOCKS_AT_LEAST);
     pieces_init(p);
@@ -147,6 +161,7 @@ void process_free(struct process *p)
     if (p->origin != NULL) { /* the rest is its origin's */
         p->origin->pieces_open--;
         call_tree_free(&p->tree);
+        waits_free(p);
         free(p);
         return;
     }
@@ -163,6 +178,7 @@ void process_free(struct process *p)
     verify_free(&p->verify);
     mappings_free(&p->mappings);
     call_tree_free(&p->tree);
+    waits_free(p);
     mirrors_free(p);
     free(p->threads);
     free(p->slots);
@@ -262,7 +278,7 @@ void process_end(struct process *p)
     if (p->damage == NULL)
         process_maps_refresh(p);
     pieces_drain_last(p, now_mono_ns());
-    if (p->damage == NULL && !p->toggles) /* what went by while it was off is nobody's */
+    if (p->damage == NULL && !p->toggles && !p->waits.alone) /* what went by while it was off is nobody's */
         process_settle(p);
     p->end_mono_ns = now_mono_ns();
     p->state = PROCESS_ENDED;

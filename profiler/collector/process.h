@@ -28,6 +28,12 @@ struct thread_seen {
     bool ended;
     uint64_t booked_ns; /* on its stacks, all pieces of the profile together */
     uint64_t used_ns;   /* by its own clock, once that is known; else 0 */
+    /* Of the blocking profile: what waits.c knows of it. */
+    uint64_t birth_ns, waited_ns;   /* CLOCK_MONOTONIC; delay that is booked */
+    uint64_t run_delay_base_ns;     /* that the kernel had counted when the thread was first seen */
+    uint64_t life_ns, elsewhere_ns; /* its life up to the last look, and what of it is in no book; */
+    uint64_t elsewhere_told_ns;     /* of that, what is by now */
+    bool clocked;                   /* both are known */
     struct mirror mirror;
 };
 
@@ -43,7 +49,48 @@ struct barrier_totals {
 struct slot_seen {
     uint32_t thread; /* 1 + index into threads of its present generation, or 0 */
     uint64_t lost_ticks, lost_ns, signals;
+    uint64_t lost_waits, lost_delay_ns;
+    /* The open wait that was looked at last, and its place in the call tree. */
+    struct {
+        uint64_t since_ns;
+        uint32_t number, cuts, node, label;
+        uint8_t reason; /* enum stile__reason */
+        bool known;
+    } open;
     struct barrier_totals barriers;
+};
+
+/* The files of a process. */
+enum { FILE_CPU, FILE_BLOCK, FILES };
+
+/* Where one of them goes. */
+struct target {
+    char path[PATH_MAX]; /* "": it is not wanted */
+    char base[PATH_MAX]; /* the name without a number; "" unless the process is numbered */
+    bool owns;  /* the path is the one that the user named: a file is written even without a sample */
+    bool wrote; /* a file is there */
+    int error;  /* of the last time that it was written: 0 or -errno */
+};
+
+/* The blocking profile of a process; see waits.h. All zero without one. */
+struct waits {
+    bool on;
+    bool alone; /* there is no CPU profile */
+    struct call_tree tree;
+    uint64_t rate_ns, advance_ns;
+    uint64_t start_mono_ns; /* of the session: no wait is older */
+    uint64_t next_ns;       /* CLOCK_MONOTONIC: open waits are looked at, */
+    uint64_t next_clock_ns; /* and the clocks of their threads */
+    uint64_t n, ns;         /* in the tree; wake-ups are not counted */
+    uint64_t reason_n[STILE__WAIT_REASONS], reason_ns[STILE__WAIT_REASONS];
+    uint64_t wakes;
+    uint64_t lost, lost_ns;                /* of n and ns: that found their ring full */
+    uint64_t part_n[STILE__REASON_COUNT];  /* whose stack is not whole, */
+    uint64_t part_ns[STILE__REASON_COUNT]; /* by why */
+    uint64_t late;                         /* that came after their piece was written */
+    uint64_t generations, open;            /* looks at open waits, and what was told of them */
+    uint64_t broken;                       /* looks that their threads broke off */
+    uint64_t checks;                       /* of who owns the stack */
 };
 
 enum process_state {
@@ -71,7 +118,9 @@ struct process {
     uint64_t used_cpu_ns;    /* the process's own CPU clock, when last read, */
     uint64_t used_read_ns;   /* at this CLOCK_MONOTONIC */
     uint32_t hz;
-    const char *damage; /* what was wrong with the region, or NULL; it is not read any more */
+    const char *damage;    /* what was wrong with the region, or NULL; it is not read any more */
+    char damage_text[256]; /* where it has numbers in it */
+    struct waits waits;
 
     struct mapping_table mappings;
     uint32_t modules_seen; /* bytes of modules text already taken */
@@ -121,12 +170,9 @@ struct process {
     uint32_t piece;         /* being collected; 0 without a toggle */
     uint64_t stop_seen_ns;  /* when its stop was first seen, or 0 */
     uint64_t late_ticks;    /* that came after their piece was cut */
-    unsigned number;        /* of the file that is written next, under its name */
-    char base[PATH_MAX];    /* the name without a number; "" unless numbered */
+    unsigned number;        /* of the files that are written next, under their names */
 
-    char path[PATH_MAX]; /* where its file goes */
-    bool owns_path;  /* the path is the one that the user named: a file is written even without a sample */
-    bool wrote;      /* a file is there */
+    struct target files[FILES];
     unsigned images; /* images that this pid has exec'd before this one */
     char command[4096];
 
@@ -148,6 +194,10 @@ void process_free(struct process *p);
 /* Reads what the program's maps say now, and what the region's modules text says. */
 void process_maps_refresh(struct process *p);
 
+/* Whether a file is to be written with what there is: the one that the user named, and any that has samples. */
+bool process_file_due(const struct process *p, int file);
+bool process_has_samples(const struct process *p, int file);
+
 /* Takes all records out of the rings into the call tree. */
 void process_drain(struct process *p);
 
@@ -157,6 +207,12 @@ void process_drain_asked(struct process *p);
 /* Adds weight to a stack of a thread, leaf first, under its reason if it is not whole; in_kernel: under a [kernel] leaf. */
 void process_stack_add(struct process *p, uint32_t thread, const uint64_t *frames, size_t n,
                        enum stile__reason reason, bool in_kernel, uint64_t ticks, uint64_t ns);
+
+/* The thread that has slot i now, as an index; UINT32_MAX without memory. */
+uint32_t process_thread_of(struct process *p, uint32_t i);
+
+/* Whether something was unloaded before a record that the last look at the maps had not seen: it waits for the next. */
+bool process_maps_wait(struct process *p, const struct stile__record *r);
 
 /* Reads the process's CPU clock, while it can be read. */
 void process_clock_read(struct process *p);

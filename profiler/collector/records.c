@@ -13,8 +13,9 @@
 
 static const char no_memory[] = "the collector has no memory";
 
-/* Gathers a chain of blocks and gives them back. Bounded whatever the links say. Returns the bytes gathered. */
-static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t len)
+/* Gathers a chain of blocks, and gives them back unless they are still the thread's. Bounded whatever the links say. Returns
+ * the bytes gathered. */
+static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t len, bool give_back)
 {
     size_t have = 0;
     uint32_t i = first;
@@ -32,10 +33,19 @@ static size_t blocks_take(struct process *p, uint32_t first, uint8_t *to, size_t
         memcpy(to + have, (const void *)b->data, used);
         have += used;
         /* Release pairs with stile__block_take's acquire: we have read it. */
-        atomic_fetch_and_explicit(&p->region->blocks_used[i / 64], ~bit, memory_order_release);
+        if (give_back)
+            atomic_fetch_and_explicit(&p->region->blocks_used[i / 64], ~bit, memory_order_release);
         i = next;
     }
     return have;
+}
+
+void record_copy(union record_copy *c, const void *from, uint64_t room)
+{
+    uint64_t cells = ((const volatile struct stile__record *)from)->cells;
+    memcpy(c->bytes, from, (cells == 0 || cells > room ? room : cells) * STILE__CELL_BYTES);
+    if (cells != c->record.cells) /* changed in between: the copy has what it has */
+        c->record.cells = 0;
 }
 
 /* Since its clock was read, on all processors: a process that is gone cannot be asked any more. Ticks may come before the
@@ -61,7 +71,7 @@ static void weight_add(struct process *p, uint32_t thread, uint32_t node, enum s
         node = call_tree_child(&p->tree, node, CALL_TREE_KERNEL, 0);
         p->kernel_ns += ns;
     }
-    call_tree_add(&p->tree, node, thread, ticks, ns);
+    call_tree_add(&p->tree, node, thread, 0, ticks, ns);
     p->threads[thread].booked_ns += ns;
     p->ticks += ticks;
     p->cpu_ns += ns;
@@ -69,18 +79,18 @@ static void weight_add(struct process *p, uint32_t thread, uint32_t node, enum s
     p->reason_ns[reason] += ns;
 }
 
-static uint32_t reason_node(struct process *p, enum stile__reason reason)
+static uint32_t reason_node(struct call_tree *t, enum stile__reason reason)
 {
     return reason == STILE__REASON_NONE ? CALL_TREE_ROOT
-                                        : call_tree_child(&p->tree, CALL_TREE_ROOT, CALL_TREE_REASON, reason);
+                                        : call_tree_child(t, CALL_TREE_ROOT, CALL_TREE_REASON, reason);
 }
 
 /* The node of frames, leaf first, below a node. */
-static uint32_t frames_below(struct process *p, uint32_t node, const uint64_t *leaf_first, size_t n)
+static uint32_t frames_below(const struct process *p, struct call_tree *t, uint32_t node,
+                             const uint64_t *leaf_first, size_t n)
 {
     for (size_t i = n; i-- > 0;)
-        node =
-            call_tree_child(&p->tree, node, mappings_find_ever(&p->mappings, leaf_first[i]), leaf_first[i]);
+        node = call_tree_child(t, node, mappings_find_ever(&p->mappings, leaf_first[i]), leaf_first[i]);
     return node;
 }
 
@@ -89,7 +99,7 @@ void process_stack_add(struct process *p, uint32_t thread, const uint64_t *stack
 {
     if (more_than_there_is(p, ns))
         return;
-    uint32_t node = frames_below(p, reason_node(p, reason), stack, n);
+    uint32_t node = frames_below(p, &p->tree, reason_node(&p->tree, reason), stack, n);
     weight_add(p, thread, node, reason, in_kernel, ticks, ns);
 }
 
@@ -119,12 +129,13 @@ static bool frames_room(size_t n)
 }
 
 /* The frames that a record lists. Returns how many it has really. */
-static size_t frames_take(struct process *p, const struct stile__record *r)
+static size_t frames_take(struct process *p, const struct stile__record *r, bool give_back)
 {
     size_t n = r->n_inline;
     memcpy(frames, r->words, n * sizeof *frames);
     if (r->n_new > n)
-        n += blocks_take(p, r->frames_block, (uint8_t *)(frames + n), (r->n_new - n) * sizeof *frames) /
+        n += blocks_take(p, r->frames_block, (uint8_t *)(frames + n), (r->n_new - n) * sizeof *frames,
+                         give_back) /
              sizeof *frames;
     return n;
 }
@@ -146,12 +157,12 @@ static bool learn(struct process *p, uint64_t address)
 
 /* The snapshot that a record has; it is read until the next one is taken. The pairs of its stubs lie behind the stack in the
  * same blocks, where nothing says that they are aligned. */
-static struct snapshot snapshot_take(struct process *p, const struct stile__record *r)
+static struct snapshot snapshot_take(struct process *p, const struct stile__record *r, bool give_back)
 {
     static uint8_t bytes[STILE__SNAPSHOT_MAX + STILE__STUBS * sizeof(struct stile__barrier_seen)];
     static struct stile__barrier_seen barriers[STILE__STUBS];
     size_t pairs = r->n_barriers * sizeof *barriers,
-           have = blocks_take(p, r->block, bytes, r->stack_len + pairs);
+           have = blocks_take(p, r->block, bytes, r->stack_len + pairs, give_back);
     struct snapshot s = {.start = r->stack_start, .bytes = bytes, .lost = r->lost_regs, .stubs = p->stubs};
 
     memcpy(s.regs, r->words + r->n_inline, sizeof s.regs);
@@ -220,7 +231,7 @@ static uint32_t stack_node(struct process *p, struct mirror *m, size_t kept, siz
 {
     size_t left_out = kept + n > p->depth ? kept + n - p->depth : 0;
     if (left_out == 0 && *reason == STILE__REASON_NONE)
-        return frames_below(p, mirror_node(m, &p->tree, p->cuts, kept), frames, n);
+        return frames_below(p, &p->tree, mirror_node(m, &p->tree, p->cuts, kept), frames, n);
     size_t below = left_out < kept ? kept - left_out : 0;
     if (below > p->below_left) {
         *reason = STILE__REASON_BUFFER_FULL;
@@ -228,8 +239,8 @@ static uint32_t stack_node(struct process *p, struct mirror *m, size_t kept, siz
     } else {
         p->below_left -= below;
     }
-    uint32_t node = mirror_below(m, &p->tree, reason_node(p, *reason), left_out, kept);
-    return frames_below(p, node, frames, left_out > kept ? n - (left_out - kept) : n);
+    uint32_t node = mirror_below(m, &p->tree, reason_node(&p->tree, *reason), left_out, kept);
+    return frames_below(p, &p->tree, node, frames, left_out > kept ? n - (left_out - kept) : n);
 }
 
 /* Walks on from where the handler had no rule. Adds to the frames, and to why they are not whole. Returns the frames that
@@ -248,48 +259,71 @@ static size_t snapshot_walk(struct process *p, const struct snapshot *s, bool kn
     return known && unwinder_at_barrier(p->unwinder) ? kept : 0;
 }
 
+/* Copies what a record has in blocks, and gives these back unless they are still the thread's. */
+static bool stack_copy(struct process *p, const struct stile__record *r, size_t kept, bool give_back,
+                       struct stack *s)
+{
+    if (!frames_room(r->n_new + (r->kind == STILE__RECORD_VERIFY ? kept : 0) + FRAMES_MAX)) {
+        p->damage = no_memory;
+        return false;
+    }
+    *s = (struct stack){.n = frames_take(p, r, give_back), .kept = kept, .reason = r->reason};
+    s->listed = s->n;
+    if (r->kind != STILE__RECORD_WALKED)
+        s->snapshot = snapshot_take(p, r, give_back);
+    return true;
+}
+
+/* Makes of what was copied a whole stack, as far as it can be had, and learns what the thread did not know. known: so is what
+ * was mapped then. */
+static void stack_complete(struct process *p, const struct mirror *m, const struct stile__record *r,
+                           bool known, struct stack *s)
+{
+    bool walked = r->kind == STILE__RECORD_WALKED, verify = (p->debug & STILE__DEBUG_VERIFY) != 0;
+
+    if (r->kind == STILE__RECORD_VERIFY) {
+        if (verify && known) /* else the program wrote it, and is not to be ended for that */
+            record_verify(p, s->n, m, s->kept, &s->snapshot);
+    } else if (r->kind == STILE__RECORD_SNAPSHOT) {
+        s->kept = snapshot_walk(p, &s->snapshot, known, s->kept, &s->n, &s->reason);
+    }
+    if (verify && walked && s->reason == STILE__REASON_NONE && s->n > 0)
+        p->verify.uncopied++;
+    p->frames_by_rules += s->listed;
+    p->frames_by_libunwind += s->n - s->listed;
+    p->frames_saved += s->kept;
+    p->walks[!walked].n += r->walk_cycles != 0;
+    p->walks[!walked].cycles += r->walk_cycles;
+    if (r->kind == STILE__RECORD_SNAPSHOT || s->reason == STILE__REASON_UNKNOWN_STACK)
+        for (size_t i = 0; i < s->n; i++)
+            p->frames_unruled += learn(p, frames[i]);
+}
+
+/* A walk that went astray ends with what is no code. */
+static size_t astray_cut(const struct process *p, const struct stack *s, size_t n)
+{
+    return s->reason == STILE__REASON_UNKNOWN_STACK && s->kept == 0 && n > 1 &&
+                   mappings_find_ever(&p->mappings, frames[n - 1]) == MAPPING_NONE
+               ? n - 1
+               : n;
+}
+
 void record_add(struct process *p, uint32_t thread, const struct stile__record *r)
 {
     struct mirror *m = &p->threads[thread].mirror;
-    enum stile__reason reason = r->reason;
-    size_t kept = r->kept;
+    struct stack s;
 
-    if (!kept_check(p, m, r))
+    if (!kept_check(p, m, r) || !stack_copy(p, r, r->kept, true, &s))
         return;
-    if (!frames_room(r->n_new + (r->kind == STILE__RECORD_VERIFY ? kept : 0) + FRAMES_MAX)) {
-        p->damage = no_memory;
-        return;
-    }
-    bool known = mappings_view(&p->mappings, r->unloads);
-    size_t n = frames_take(p, r), listed = n;
-    struct snapshot s = {0};
-    if (r->kind != STILE__RECORD_WALKED)
-        s = snapshot_take(p, r);
-    if (r->kind == STILE__RECORD_VERIFY) {
-        if (p->debug & STILE__DEBUG_VERIFY &&
-            known) /* else the program wrote it, and is not to be ended for that */
-            record_verify(p, n, m, kept, &s);
-    } else if (r->kind == STILE__RECORD_SNAPSHOT) {
-        kept = snapshot_walk(p, &s, known, kept, &n, &reason);
-    }
-    if (p->debug & STILE__DEBUG_VERIFY && r->kind == STILE__RECORD_WALKED && reason == STILE__REASON_NONE &&
-        n > 0)
-        p->verify.uncopied++;
-    p->frames_by_rules += listed;
-    p->frames_by_libunwind += n - listed;
-    p->frames_saved += kept;
-    p->walks[r->kind != STILE__RECORD_WALKED].n += r->walk_cycles != 0;
-    p->walks[r->kind != STILE__RECORD_WALKED].cycles += r->walk_cycles;
-    if (r->kind == STILE__RECORD_SNAPSHOT || reason == STILE__REASON_UNKNOWN_STACK)
-        for (size_t i = 0; i < n; i++)
-            p->frames_unruled += learn(p, frames[i]);
+    stack_complete(p, m, r, mappings_view(&p->mappings, r->unloads), &s);
+    size_t kept = s.kept, n = s.n;
+    enum stile__reason reason = s.reason;
     if (is_base(r)) {
         mirror_follow(p, m, kept, n);
         kept = m->n;
         n = 0;
-    } else if (reason == STILE__REASON_UNKNOWN_STACK && kept == 0 && n > 1 &&
-               mappings_find_ever(&p->mappings, frames[n - 1]) == MAPPING_NONE) {
-        n--; /* no code: the walk went astray there */
+    } else {
+        n = astray_cut(p, &s, n);
     }
     if (kept + n > p->depth && reason != STILE__REASON_SIGNAL_BLOCKED)
         reason = STILE__REASON_TRUNCATED;
@@ -301,23 +335,40 @@ void record_add(struct process *p, uint32_t thread, const struct stile__record *
     p->mappings.view = &p->mappings.now;
 }
 
+bool record_stack_copy(struct process *p, const struct stile__record *r, bool give_back, struct stack *s)
+{
+    return stack_copy(p, r, 0, give_back, s);
+}
+
+uint32_t record_stack_node(struct process *p, const struct stile__record *r, struct call_tree *t,
+                           struct stack *s)
+{
+    static const struct mirror none;
+    stack_complete(p, &none, r, mappings_view(&p->mappings, r->unloads), s);
+    size_t n = astray_cut(p, s, s->n);
+    if (n > p->depth) {
+        n = p->depth;
+        s->reason = STILE__REASON_TRUNCATED;
+    }
+    uint32_t node = frames_below(p, t, reason_node(t, s->reason), frames, n);
+    p->mappings.view = &p->mappings.now;
+    return node;
+}
+
 void record_drop(struct process *p, uint32_t thread, const struct stile__record *r)
 {
     struct mirror *m = &p->threads[thread].mirror;
+    struct stack s;
 
-    if (!kept_check(p, m, r))
+    if (!kept_check(p, m, r) || !stack_copy(p, r, 0, true, &s))
         return;
-    if (!frames_room(r->n_new)) {
-        p->damage = no_memory;
-        return;
-    }
-    if (r->kind != STILE__RECORD_WALKED)
-        snapshot_take(p, r);
-    size_t n = frames_take(p, r);
     if (is_base(r)) { /* later records may keep of it */
         mappings_view(&p->mappings, r->unloads);
-        mirror_follow(p, m, r->kept, n);
+        mirror_follow(p, m, r->kept, s.n);
         p->mappings.view = &p->mappings.now;
     }
-    p->late_ticks += r->ticks;
+    if ((r->flags & STILE__IS_WAIT) != 0)
+        p->waits.late += r->ticks;
+    else
+        p->late_ticks += r->ticks;
 }

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "profiler/collector/block_write.h"
 #include "profiler/collector/profile_write.h"
 
 #define BATCH_MAX   64u /* files that one writer writes, sharing what it has looked up */
@@ -20,13 +21,13 @@
 
 static unsigned running;
 
-/* One writer process and what it has to write. The results are shared memory: 0, or 1 + errno once a member is done.
+/* One writer process and what it has to write. The results are shared memory: 0, or 1 + errno once a file is done.
  * Freed when the writer has been reaped and every member has looked. */
 struct batch {
     pid_t pid;
     bool reaped;
     unsigned members;
-    _Atomic int results[BATCH_MAX];
+    _Atomic int results[BATCH_MAX][FILES];
 };
 
 unsigned writers_running(void)
@@ -34,10 +35,9 @@ unsigned writers_running(void)
     return running;
 }
 
-/* A process without a sample writes only the file that the user named. */
-static bool file_due(const struct process *p)
+static bool any_due(const struct process *p)
 {
-    return p->owns_path || p->ticks != 0;
+    return process_file_due(p, FILE_CPU) || process_file_due(p, FILE_BLOCK);
 }
 
 static bool awaited(const struct process *p)
@@ -51,16 +51,28 @@ static bool must_wait(const struct process *p)
 {
     if (p->origin != NULL)
         return p->origin->writer != 0 && !p->origin->writer_final;
-    return !file_due(p) && p->pieces_open != 0;
+    return !any_due(p) && p->pieces_open != 0;
+}
+
+#define NOT_DUE (-1) /* as a result */
+
+/* The files of one member that are due; a flush has all that are wanted. A result for each. */
+static void files_write(const struct process *p, bool named, _Atomic int *results)
+{
+    static int (*const write_out[FILES])(const struct process *, const char *,
+                                         bool) = {[FILE_CPU] = profile_write, [FILE_BLOCK] = block_write};
+    for (int k = 0; k < FILES; k++) {
+        bool due = p->writer_final ? process_file_due(p, k) : p->files[k].path[0] != '\0';
+        int result = due ? 1 - write_out[k](p, p->files[k].path, named) : NOT_DUE;
+        atomic_store_explicit(&results[k], result,
+                              memory_order_release); /* pairs with results_there's load */
+    }
 }
 
 static void writer_main(struct process **members, unsigned n, struct batch *b)
 {
-    for (unsigned i = 0; i < n; i++) {
-        int err = profile_write(members[i], members[i]->path, !members[i]->writer_unnamed);
-        atomic_store_explicit(&b->results[i], 1 - err,
-                              memory_order_release); /* pairs with writer_check's load */
-    }
+    for (unsigned i = 0; i < n; i++)
+        files_write(members[i], !members[i]->writer_unnamed, b->results[i]);
     _exit(0);
 }
 
@@ -68,8 +80,7 @@ static void writer_main(struct process **members, unsigned n, struct batch *b)
 static void write_here(struct process **members, unsigned n, struct batch *b)
 {
     for (unsigned i = 0; i < n; i++)
-        atomic_store_explicit(&b->results[i], 1 - profile_write(members[i], members[i]->path, false),
-                              memory_order_release);
+        files_write(members[i], false, b->results[i]);
     b->reaped = true;
 }
 
@@ -108,7 +119,7 @@ void writer_start_due(struct process *p)
     /* Somebody waits for the file of a process that asked for it: that one goes first. */
     if (p->writer != 0 || must_wait(p) || (running >= WRITERS_MAX && !awaited(p)))
         return;
-    if (p->state == PROCESS_ENDED && !file_due(p)) {
+    if (p->state == PROCESS_ENDED && !any_due(p)) {
         process_answer_finish(p, p->trouble != NULL, p->trouble);
         p->state = PROCESS_DONE;
     } else if (p->state == PROCESS_ENDED) {
@@ -124,7 +135,7 @@ void writers_start_due(struct process *list)
     unsigned n = 0;
 
     for (struct process *p = list; p != NULL; p = p->next)
-        if (awaited(p) || p->state == PROCESS_ACTIVE || !file_due(p) || p->writer_tries != 0)
+        if (awaited(p) || p->state == PROCESS_ACTIVE || !any_due(p) || p->writer_tries != 0)
             writer_start_due(p);
     if (running >= WRITERS_MAX)
         return;
@@ -174,6 +185,35 @@ static void writer_again(struct process *p)
     writer_start_due(p);
 }
 
+/* Whether all files of a member are done. */
+static bool results_there(struct process *p)
+{
+    for (int k = 0; k < FILES; k++)
+        if (atomic_load_explicit(&p->batch->results[p->batch_index][k], memory_order_acquire) == 0)
+            return false;
+    return true;
+}
+
+/* What became of the files; a line about the first that could not be written. Returns its
+ * error. */
+static int results_take(struct process *p, char *message, size_t size)
+{
+    int first = 0;
+    for (int k = 0; k < FILES; k++) {
+        struct target *t = &p->files[k];
+        int result = atomic_load_explicit(&p->batch->results[p->batch_index][k], memory_order_acquire);
+        if (result == NOT_DUE || t->path[0] == '\0')
+            continue;
+        t->error = result != 0 ? 1 - result : -EIO;
+        t->wrote = t->wrote || t->error == 0;
+        if (t->error == 0 || first != 0)
+            continue;
+        first = t->error;
+        snprintf(message, size, "cannot write %s: %s", t->path, strerror(-t->error));
+    }
+    return first;
+}
+
 bool writer_check(struct process *p, int *error)
 {
     struct batch *b = p->batch;
@@ -182,22 +222,19 @@ bool writer_check(struct process *p, int *error)
     if (b == NULL)
         return false;
     batch_reap(b);
-    int result = atomic_load_explicit(&b->results[p->batch_index], memory_order_acquire);
-    if (result == 0 && b->reaped && p->writer_tries < 3) {
+    bool done = results_there(p);
+    if (!done && b->reaped && p->writer_tries < 3) {
         writer_again(p);
         return false;
     }
-    if (result == 0 && !b->reaped) {
+    if (!done && !b->reaped) {
         if (now_mono_ns() - p->writer_since_ns > WRITER_NS_MAX)
             kill(b->pid, SIGKILL);
         return false;
     }
     if (p->writer_final && p->pieces_open != 0)
         return false; /* who waits for the file waits for all of them */
-    int err = result != 0 ? 1 - result : -EIO;
-    p->wrote = p->wrote || err == 0;
-    if (err != 0)
-        snprintf(message, sizeof message, "cannot write %s: %s", p->path, strerror(-err));
+    int err = results_take(p, message, sizeof message);
     batch_leave(p);
     if (p->origin != NULL && err != 0 && p->origin->trouble == NULL)
         p->origin->trouble = strdup(message);

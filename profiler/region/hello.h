@@ -54,6 +54,13 @@ struct stile__status {
     uint64_t busiest_ns;
     char clock[128];   /* what ticked, in words: of the process with the most CPU time */
     char message[512]; /* one line when error is set */
+    uint64_t waits, wait_ns;
+    uint64_t wait_reason_ns[32]; /* by enum stile__wait_reason */
+    uint32_t block_files;        /* blocking profiles written so far */
+    uint32_t pad2;
+    char block_path[4096]; /* the first process's blocking profile; "" for none */
+    char block_most[4096]; /* the one with the most time in it */
+    uint64_t block_most_ns;
 };
 
 /* The environment variable by which a descendant finds the collector: "NAME@PID", NAME the abstract address

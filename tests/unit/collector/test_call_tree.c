@@ -77,7 +77,7 @@ static void test_random_stacks(void **state)
         stack_random(&s, &numbers);
         leaf[i] = stack_add(&t, &s);
         assert_true(is_path(&t, leaf[i], &s));
-        assert_int_equal(call_tree_add(&t, leaf[i], thread, i % 5, (uint64_t)(i % 5) * 10), 0);
+        assert_int_equal(call_tree_add(&t, leaf[i], thread, 0, i % 5, (uint64_t)(i % 5) * 10), 0);
         ticks[thread] += i % 5;
     }
     assert_true(t.n_nodes > 100000 && t.n_samples > 50000); /* grown many times */

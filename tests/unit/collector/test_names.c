@@ -21,15 +21,15 @@ static struct process *process(pid_t pid)
 static void assign(struct process *p, const char *template, const char *path, const char *cwd,
                    struct process *earlier)
 {
-    struct hello_text text = {.text = {template, path, cwd, "command"}};
+    struct hello_text text = {.text = {template, path, cwd, "command", "", ""}};
     names_assign(p, &text, earlier);
 }
 
 static bool is(const struct process *p, const char *path)
 {
-    if (strcmp(p->path, path) != 0)
-        fprintf(stderr, "the path is %s\n", p->path);
-    return strcmp(p->path, path) == 0;
+    if (strcmp(p->files[FILE_CPU].path, path) != 0)
+        fprintf(stderr, "the path is %s\n", p->files[FILE_CPU].path);
+    return strcmp(p->files[FILE_CPU].path, path) == 0;
 }
 
 static void owner_and_children(void *unused)
@@ -37,13 +37,13 @@ static void owner_and_children(void *unused)
     struct process *first = process(1), *second = process(2), *third = process(3), *again = process(1);
     (void)unused;
     assign(first, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL);
-    CHILD_CHECK(first->owns_path && is(first, "/d/x.pb.gz"));
+    CHILD_CHECK(first->files[FILE_CPU].owns && is(first, "/d/x.pb.gz"));
     assign(second, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL);
-    CHILD_CHECK(!second->owns_path && is(second, "/d/x.1002.pb.gz"));
+    CHILD_CHECK(!second->files[FILE_CPU].owns && is(second, "/d/x.1002.pb.gz"));
     assign(third, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL);
-    CHILD_CHECK(!third->owns_path && is(third, "/d/x.1003.pb.gz"));
+    CHILD_CHECK(!third->files[FILE_CPU].owns && is(third, "/d/x.1003.pb.gz"));
     assign(again, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL); /* a second session of the owner */
-    CHILD_CHECK(again->owns_path && is(again, "/d/x.pb.gz"));
+    CHILD_CHECK(again->files[FILE_CPU].owns && is(again, "/d/x.pb.gz"));
 }
 
 static void plain_ending(void *unused)
@@ -61,8 +61,8 @@ static void pids_in_the_name(void *unused)
     (void)unused;
     assign(first, "/d/%p.pb", "/d/1001.pb", "/", NULL);
     assign(second, "/d/%p.pb", "/d/1002.pb", "/", NULL);
-    CHILD_CHECK(first->owns_path && is(first, "/d/1001.pb"));
-    CHILD_CHECK(second->owns_path && is(second, "/d/1002.pb"));
+    CHILD_CHECK(first->files[FILE_CPU].owns && is(first, "/d/1001.pb"));
+    CHILD_CHECK(second->files[FILE_CPU].owns && is(second, "/d/1002.pb"));
 }
 
 static void relative_paths(void *unused)
@@ -74,7 +74,7 @@ static void relative_paths(void *unused)
     assign(second, "x.pb", "x.pb", "/somewhere/else", NULL); /* inherited, and then it changed directory */
     CHILD_CHECK(is(second, "/a/b/x.1002.pb"));
     assign(other, "y.pb", "y.pb", "/somewhere/else", NULL); /* its own choice */
-    CHILD_CHECK(other->owns_path && is(other, "/somewhere/else/y.pb"));
+    CHILD_CHECK(other->files[FILE_CPU].owns && is(other, "/somewhere/else/y.pb"));
 }
 
 static bool content(const char *path, const char *expected)
@@ -94,17 +94,17 @@ static void exec_chain(void *unused)
     snprintf(first_name, sizeof first_name, "%s", scratch_path("x.1001.1.pb"));
     snprintf(second_name, sizeof second_name, "%s", scratch_path("x.1001.2.pb"));
     assign(first, name, name, "/", NULL);
-    first->wrote = true;
+    first->files[FILE_CPU].wrote = true;
     first->ticks = 5;
     file_write(name, "first", 5);
     assign(second, name, name, "/", first);
-    CHILD_CHECK(second->owns_path && is(second, name) && second->images == 1);
-    CHILD_CHECK(!first->owns_path && is(first, first_name));
+    CHILD_CHECK(second->files[FILE_CPU].owns && is(second, name) && second->images == 1);
+    CHILD_CHECK(!first->files[FILE_CPU].owns && is(first, first_name));
     CHILD_CHECK(content(first_name, "first") && content(name, NULL));
     /* An image that has not written yet writes under its number. */
     assign(third, name, name, "/", second);
-    CHILD_CHECK(third->owns_path && is(third, name) && third->images == 2);
-    CHILD_CHECK(!second->owns_path && is(second, second_name));
+    CHILD_CHECK(third->files[FILE_CPU].owns && is(third, name) && third->images == 2);
+    CHILD_CHECK(!second->files[FILE_CPU].owns && is(second, second_name));
     CHILD_CHECK(is(first, first_name) && content(second_name, NULL));
     unlink(first_name);
 }
@@ -116,9 +116,9 @@ static void exec_of_a_child(void *unused)
     assign(first, "/d/x.pb", "/d/x.pb", "/", NULL);
     assign(child, "/d/x.pb", "/d/x.pb", "/", NULL);
     assign(image, "/d/x.pb", "/d/x.pb", "/", child);
-    CHILD_CHECK(!image->owns_path && is(image, "/d/x.1002.pb"));
-    CHILD_CHECK(!child->owns_path && is(child, "/d/x.1002.1.pb"));
-    CHILD_CHECK(first->owns_path && is(first, "/d/x.pb"));
+    CHILD_CHECK(!image->files[FILE_CPU].owns && is(image, "/d/x.1002.pb"));
+    CHILD_CHECK(!child->files[FILE_CPU].owns && is(child, "/d/x.1002.1.pb"));
+    CHILD_CHECK(first->files[FILE_CPU].owns && is(first, "/d/x.pb"));
 }
 
 static struct process *numbered(pid_t pid)
@@ -133,15 +133,15 @@ static void numbers(void *unused)
     struct process *first = numbered(1), *child = numbered(2), *plain = process(3);
     (void)unused;
     assign(first, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL);
-    CHILD_CHECK(first->owns_path && is(first, "/d/x.1.pb.gz"));
+    CHILD_CHECK(first->files[FILE_CPU].owns && is(first, "/d/x.1.pb.gz"));
     names_next(first);
     CHILD_CHECK(is(first, "/d/x.2.pb.gz"));
     assign(child, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL);
-    CHILD_CHECK(!child->owns_path && is(child, "/d/x.1002.1.pb.gz"));
+    CHILD_CHECK(!child->files[FILE_CPU].owns && is(child, "/d/x.1002.1.pb.gz"));
     names_next(child);
     CHILD_CHECK(is(child, "/d/x.1002.2.pb.gz"));
     assign(plain, "/d/x.pb.gz", "/d/x.pb.gz", "/", NULL); /* x.1003.pb.gz would be the first one's 1003rd */
-    CHILD_CHECK(!plain->owns_path && is(plain, "/d/x.1003.0.pb.gz"));
+    CHILD_CHECK(!plain->files[FILE_CPU].owns && is(plain, "/d/x.1003.0.pb.gz"));
 }
 
 static void numbered_images(void *unused)
@@ -150,10 +150,10 @@ static void numbered_images(void *unused)
     (void)unused;
     assign(first, "/d/x.pb", "/d/x.pb", "/", NULL);
     names_next(first);
-    first->owns_path = true; /* what is left of it is x.2 */
+    first->files[FILE_CPU].owns = true; /* what is left of it is x.2 */
     assign(second, "/d/x.pb", "/d/x.pb", "/", first);
-    CHILD_CHECK(is(first, "/d/x.2.pb") && first->owns_path && is(second, "/d/x.3.pb"));
-    second->owns_path = false; /* it has nothing to write */
+    CHILD_CHECK(is(first, "/d/x.2.pb") && first->files[FILE_CPU].owns && is(second, "/d/x.3.pb"));
+    second->files[FILE_CPU].owns = false; /* it has nothing to write */
     assign(third, "/d/x.pb", "/d/x.pb", "/", second);
     CHILD_CHECK(is(second, "/d/x.3.pb") && is(third, "/d/x.pb") && third->images == 2);
     assign(fourth, "/d/x.pb", "/d/x.pb", "/", third);

@@ -16,8 +16,8 @@ static int set_up(void **state)
     (void)state;
     hand_made_new(&h);
     p = h.process;
-    p->owns_path = p->numbered = true;
-    strcpy(p->base, "/d/x.pb");
+    p->files[FILE_CPU].owns = p->numbered = true;
+    strcpy(p->files[FILE_CPU].base, "/d/x.pb");
     names_next(p);
     return 0;
 }
@@ -69,7 +69,7 @@ static void expect_piece(const char *path, uint64_t ticks)
 {
     struct process *piece = taken();
     assert_non_null(piece);
-    assert_string_equal(piece->path, path);
+    assert_string_equal(piece->files[FILE_CPU].path, path);
     assert_int_equal(piece->ticks, ticks);
     assert_int_equal(piece->cpu_ns, ticks * 10000000);
     assert_int_equal(sum(&piece->tree), ticks);
@@ -110,8 +110,8 @@ static void test_interval(void **state)
     assert_int_equal(first->ticks + second->ticks + p->ticks, total);
     assert_int_equal(sum(&first->tree) + sum(&second->tree) + sum(&p->tree), total);
     assert_int_equal(first->cpu_ns + second->cpu_ns + p->cpu_ns, total * 10000000);
-    assert_string_equal(second->path, "/d/x.2.pb");
-    assert_string_equal(p->path, "/d/x.3.pb");
+    assert_string_equal(second->files[FILE_CPU].path, "/d/x.2.pb");
+    assert_string_equal(p->files[FILE_CPU].path, "/d/x.3.pb");
     assert_int_equal(p->n_threads, 1);
     assert_int_equal(p->pieces_open, 2);
     process_free(first);
@@ -128,7 +128,7 @@ static void test_interval_without_ticks(void **state)
     look(now);
     expect_piece("/d/x.1.pb", 0);
     assert_int_equal(pieces_next_ns(p), now + 100000000);
-    p->owns_path = false; /* a child's: files only where it ran */
+    p->files[FILE_CPU].owns = false; /* a child's: files only where it ran */
     look(now + 100000000);
     assert_null(taken());
     assert_int_equal(p->start_mono_ns, now + 100000000);
@@ -240,9 +240,9 @@ static void test_pieces_do_not_mix(void **state)
     assert_int_equal(atomic_load(&h.region->pieces_done), 2);
     process_end(p);
     assert_null(taken());
-    assert_true(p->owns_path); /* it was running */
+    assert_true(p->files[FILE_CPU].owns); /* it was running */
     assert_int_equal(p->ticks, 300);
-    assert_string_equal(p->path, "/d/x.3.pb");
+    assert_string_equal(p->files[FILE_CPU].path, "/d/x.3.pb");
 }
 
 static void test_late_records(void **state)
@@ -279,7 +279,7 @@ static void test_end_takes_all(void **state)
     }
     assert_null(taken());
     assert_int_equal(p->ticks, 0);
-    assert_false(p->owns_path); /* nothing is left, so there is no file for it */
+    assert_false(p->files[FILE_CPU].owns); /* nothing is left, so there is no file for it */
 }
 
 static void test_never_on(void **state)
@@ -289,7 +289,7 @@ static void test_never_on(void **state)
     look(later());
     process_end(p);
     assert_null(taken());
-    assert_false(p->owns_path);
+    assert_false(p->files[FILE_CPU].owns);
 }
 
 /* A piece that went on before we took it. */

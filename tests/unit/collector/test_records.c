@@ -346,8 +346,8 @@ static struct process *taken(void)
 static void test_cut(void **state)
 {
     (void)state;
-    p->owns_path = p->numbered = true;
-    strcpy(p->base, "/d/x.pb");
+    p->files[FILE_CPU].owns = p->numbered = true;
+    strcpy(p->files[FILE_CPU].base, "/d/x.pb");
     p->interval_ns = 1000000000;
     tick(FRAMES(20, 10), (struct what){0});
     tick(FRAMES(4, 3, 2, 1), (struct what){.base = true});

@@ -22,7 +22,7 @@ static int set_up(void **state)
     scratch_make();
     hand_made_new(&h);
     hand_made_tick(&h, &frame, 1, STILE__REASON_NONE, 1);
-    h.process->owns_path = true;
+    h.process->files[FILE_CPU].owns = true;
     return 0;
 }
 
@@ -37,7 +37,7 @@ static int tear_down(void **state)
 
 static void path_set(const char *name)
 {
-    snprintf(h.process->path, sizeof h.process->path, "%s", scratch_path(name));
+    snprintf(h.process->files[FILE_CPU].path, sizeof h.process->files[FILE_CPU].path, "%s", scratch_path(name));
 }
 
 /* Looks as the collector does until the writer has ended. */
@@ -65,7 +65,7 @@ static void test_final_file(void **state)
     assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_NONE);
     assert_true(writer_ends(&error));
     assert_int_equal(error, 0);
-    assert_true(h.process->wrote);
+    assert_true(h.process->files[FILE_CPU].wrote);
     assert_int_equal(h.process->state, PROCESS_DONE);
     assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_WRITTEN);
     assert_int_equal(access(scratch_path("x.pb.gz"), F_OK), 0);
@@ -81,7 +81,7 @@ static void test_failure(void **state)
     writer_start_due(h.process);
     assert_true(writer_ends(&error));
     assert_int_equal(error, -ENOENT);
-    assert_false(h.process->wrote);
+    assert_false(h.process->files[FILE_CPU].wrote);
     assert_int_equal(h.process->state, PROCESS_DONE);
     assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_FAILED);
     assert_non_null(strstr(h.region->message, strerror(ENOENT)));
@@ -110,7 +110,7 @@ static void test_no_sample_no_file(void **state)
     (void)state;
     atomic_store(&h.slot->tail, atomic_load(&h.slot->head));
     path_set("x.1.pb");
-    h.process->owns_path = false;
+    h.process->files[FILE_CPU].owns = false;
     process_end(h.process);
     writer_start_due(h.process);
     assert_int_equal(h.process->writer, 0);
@@ -154,7 +154,7 @@ static struct process *cut_once(const char *name)
     struct process *p = h.process;
     p->numbered = true;
     p->interval_ns = STILE__INTERVAL_NS_MIN;
-    snprintf(p->base, sizeof p->base, "%s", scratch_path(name));
+    snprintf(p->files[FILE_CPU].base, sizeof p->files[FILE_CPU].base, "%s", scratch_path(name));
     names_next(p);
     p->next_cut_ns = now_mono_ns();
     process_drain(p);
@@ -223,7 +223,7 @@ static void test_a_piece_waits_for_a_flush(void **state)
     p->flush_wanted = 1;
     struct process *piece = NULL;
     p->numbered = true;
-    snprintf(p->base, sizeof p->base, "%s", scratch_path("x.pb"));
+    snprintf(p->files[FILE_CPU].base, sizeof p->files[FILE_CPU].base, "%s", scratch_path("x.pb"));
     names_next(p);
     process_drain(p);
     writer_start_due(p);
