@@ -194,7 +194,7 @@ bool stile__block_long(uint64_t ns)
 }
 
 /* One event that was not announced. */
-static void tell(const struct here *h, const uint64_t *regs, const void *hook, uint64_t why, uint32_t count,
+static void tell(const struct here *h, const uint64_t *regs, const void *hook, uint64_t why,
                  uint64_t delay_ns)
 {
     const struct stile__place at = {.regs = regs, .alt = {0, 0}};
@@ -204,7 +204,7 @@ static void tell(const struct here *h, const uint64_t *regs, const void *hook, u
         return;
     if (!inside(h, &at)) {
         stile__ownership_check(h->r, slot, h->t->tid, STILE__READER_WAIT, regs);
-        stile__wait_tell(h->s, h->r, h->t, &at, hook, why, count, delay_ns);
+        stile__wait_tell(h->s, h->r, h->t, &at, hook, why, delay_ns);
     }
     stile__stack_unlock(&slot->stack_lock);
 }
@@ -223,9 +223,7 @@ void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const vo
         t->wait_quick &= ~quick_bit(why, thing);
     if (!enter(&h, regs[REG_RSP]))
         return;
-    uint64_t delay_ns;
-    uint32_t count = stile__wait_weight(t, h.s->block_rate_ns, until_ns - since_ns, &delay_ns);
-    tell(&h, regs, hook, why, count, delay_ns);
+    tell(&h, regs, hook, why, until_ns - since_ns);
     leave(&h);
 }
 
@@ -235,12 +233,9 @@ void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint
     const uint64_t rate_ns = s != NULL ? s->block_rate_ns : 0;
     struct here h;
 
-    if (rate_ns == 0 || (rate_ns > WAKE_NS && !stile__wait_kept(&stile__thread, rate_ns, WAKE_NS)) ||
-        !enter(&h, regs[REG_RSP]))
+    if (rate_ns == 0 || !stile__wait_kept(&stile__thread, rate_ns, WAKE_NS) || !enter(&h, regs[REG_RSP]))
         return;
-    uint64_t delay_ns;
-    uint32_t count = stile__wait_weight(h.t, rate_ns, WAKE_NS, &delay_ns);
-    tell(&h, regs, hook, (uint64_t)why | STILE__WAIT_WAKES, count, 0);
+    tell(&h, regs, hook, (uint64_t)why | STILE__WAIT_WAKES, WAKE_NS);
     leave(&h);
 }
 

@@ -341,11 +341,13 @@ bool record_stack_copy(struct process *p, const struct stile__record *r, bool gi
 }
 
 uint32_t record_stack_node(struct process *p, const struct stile__record *r, struct call_tree *t,
-                           struct stack *s)
+                           uint64_t leaf, struct stack *s)
 {
     static const struct mirror none;
     stack_complete(p, &none, r, mappings_view(&p->mappings, r->unloads), s);
     size_t n = astray_cut(p, s, s->n);
+    if (n != 0)
+        frames[0] = leaf;
     if (n > p->depth) {
         n = p->depth;
         s->reason = STILE__REASON_TRUNCATED;

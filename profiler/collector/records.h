@@ -25,10 +25,11 @@ struct stack {
 };
 
 /* In two steps, of a record that keeps nothing: its blocks are copied (and given back, unless they are still the thread's),
- * then the stack is completed, and has a node in a tree; s->reason says how whole it is. False without memory: damage. */
+ * then the stack is completed, its leaf is shown as another address, and it has a node in a tree; s->reason says how whole it
+ * is. False without memory: damage. */
 bool record_stack_copy(struct process *p, const struct stile__record *r, bool give_back, struct stack *s);
 uint32_t record_stack_node(struct process *p, const struct stile__record *r, struct call_tree *t,
-                           struct stack *s);
+                           uint64_t leaf, struct stack *s);
 
 /* Takes a tick that came after the piece that it belongs to was stopped: counted, its blocks given back. */
 void record_drop(struct process *p, uint32_t thread, const struct stile__record *r);

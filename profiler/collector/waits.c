@@ -12,7 +12,7 @@
 #include "profiler/collector/records.h"
 #include "profiler/region/check.h"
 
-#define SLACK_NS 1000000000u /* more than the longest time that one record may stand for by chance */
+#define SLACK_NS 1000000000u /* beyond what a record may stand for by chance */
 #define CLOCK_NS 1000000000u /* between looks at the clocks of threads */
 
 const char *waits_init(struct process *p)
@@ -84,7 +84,7 @@ void waits_book(struct process *p, uint32_t thread, uint32_t node, enum stile__r
 /* Longer than this nobody can have waited. */
 static uint64_t longest(const struct process *p, uint32_t thread)
 {
-    return now_mono_ns() - p->threads[thread].birth_ns + SLACK_NS;
+    return now_mono_ns() - p->threads[thread].birth_ns + stile__wait_rate_max(p->waits.rate_ns) + SLACK_NS;
 }
 
 static bool reason_check(struct process *p, uint64_t why)
@@ -104,7 +104,7 @@ static bool words_check(struct process *p, uint32_t thread, const struct stile__
         p->damage = "a record tells of a wait, and there is no blocking profile";
     else if (wakes && w->delay_ns != 0)
         p->damage = "who ends a wait waits for nothing";
-    else if (!wakes && r->ticks > p->waits.rate_ns + 1)
+    else if (!wakes && r->ticks > stile__wait_rate_max(p->waits.rate_ns) + 1)
         p->damage = "a record stands for more waits than there can be";
     else if (w->delay_ns > longest(p, thread))
         p->damage = "a wait took longer than there was time";
@@ -120,7 +120,7 @@ void waits_record_add(struct process *p, uint32_t thread, const struct stile__re
     memcpy(&words, r->words + at, sizeof words);
     if (!record_stack_copy(p, r, true, &s) || !words_check(p, thread, r, &words))
         return;
-    uint32_t node = record_stack_node(p, r, &p->waits.tree, &s);
+    uint32_t node = record_stack_node(p, r, &p->waits.tree, words.hook, &s);
     waits_book(p, thread, node, s.reason, (uint32_t)words.why, r->ticks, words.delay_ns);
 }
 
@@ -138,7 +138,7 @@ void waits_lost_take(struct process *p, uint32_t thread, uint32_t i)
     if (more == 0 && more_ns == 0)
         return;
     /* Each may stand for others by chance; together they take no longer than the thread has lived, but for that. */
-    if (more > UINT32_MAX || more_ns > 2 * longest(p, thread) + more * w->rate_ns) {
+    if (more > UINT32_MAX || more_ns > 2 * longest(p, thread) + more * stile__wait_rate_max(w->rate_ns)) {
         p->damage = "waits took longer than there was time";
         return;
     }
@@ -150,7 +150,7 @@ void waits_lost_take(struct process *p, uint32_t thread, uint32_t i)
 
 /* A wait that goes on, as its thread left it. */
 struct open {
-    uint64_t since_ns, told_ns, until_ns;
+    uint64_t since_ns, told_ns, until_ns, hook;
     bool due;    /* to be booked */
     bool copied; /* its stack is not known from the last time: it is in `s` and `left` */
     struct stack s;
@@ -239,6 +239,7 @@ static void open_read(struct process *p, uint32_t i, uint64_t seen, const struct
 {
     o->since_ns = word(&page->since_ns);
     o->told_ns = word(&page->told_ns[stile__stack_side(seen)]);
+    o->hook = word(&page->hook);
     o->until_ns = now_mono_ns();
     if (!times_check(p, o) || !reason_check(p, stile__stack_reason(seen)))
         return;
@@ -252,7 +253,7 @@ static void open_book(struct process *p, uint32_t thread, uint32_t i, uint64_t s
     enum stile__reason reason = STILE__REASON_NONE;
 
     if (o->copied) {
-        s->open.node = record_stack_node(p, &left.record, &p->waits.tree, &o->s);
+        s->open.node = record_stack_node(p, &left.record, &p->waits.tree, o->hook, &o->s);
         s->open.since_ns = o->since_ns;
         s->open.number = stile__stack_number(seen);
         s->open.label = stile__stack_reason(seen);

@@ -83,6 +83,15 @@ struct stile__wait_words {
         why; /* enum stile__wait_reason; STILE__WAIT_WAKES: it is the stack of one who ended such waits */
     uint64_t hook; /* the function that the program called: the leaf is shown as that */
 };
+/* Where waits fill a ring faster than it is drained, fewer are recorded: as at so many times the rate, so that others find
+ * room; at least at so many times a microsecond. Returns the most that the rate may become. */
+#define STILE__WAIT_THIN_MAX 16u
+#define STILE__WAIT_THIN_NS  1000u
+static inline uint64_t stile__wait_rate_max(uint64_t rate_ns)
+{
+    return STILE__WAIT_THIN_MAX * (rate_ns > STILE__WAIT_THIN_NS ? rate_ns : STILE__WAIT_THIN_NS);
+}
+
 #define STILE__WAIT_WAKES (1ull << 8)
 #define STILE__WAIT_WORDS 3u
 _Static_assert(sizeof(struct stile__wait_words) == STILE__WAIT_WORDS * sizeof(uint64_t), "words of a record");

@@ -8,10 +8,6 @@
 
 #include "profiler/agent/signal/poison.h"
 
-/* Where waits fill the ring faster than it is drained, one in so many stands for all, so that ticks find room. */
-#define THIN_HALF    4u  /* more than half full */
-#define THIN_QUARTER 16u /* less than a quarter free */
-
 /* A generator of Marsaglia's (Xorshift RNGs, 2003): one word per thread. */
 static uint64_t chance(struct stile__thread *t)
 {
@@ -112,14 +108,15 @@ static void lost_count(struct stile__slot *slot, uint64_t count, uint64_t delay_
                           memory_order_relaxed);
 }
 
-/* How many the next wait's record stands for, by how full the ring is; 0: it is one that another stands for. */
-static uint32_t thinned(struct stile__session *s, struct stile__thread *t)
+/* The rate as it is now, by how full the ring is. */
+static uint64_t rate_of(struct stile__session *s, struct stile__thread *t)
 {
     const uint64_t cells = stile__slot_cells(s->size, (uint32_t)t->id);
-    uint64_t full = atomic_load_explicit(&t->slot->head, memory_order_relaxed) -
-                    atomic_load_explicit(&t->slot->tail, memory_order_relaxed);
-    uint32_t n = full < cells / 2 ? 1 : full < cells / 4 * 3 ? THIN_HALF : THIN_QUARTER;
-    return n == 1 || chance_below(t, n) == 0 ? n : 0;
+    const uint64_t full = atomic_load_explicit(&t->slot->head, memory_order_relaxed) -
+                          atomic_load_explicit(&t->slot->tail, memory_order_relaxed);
+    if (full < cells / 2)
+        return s->block_rate_ns;
+    return stile__wait_rate_max(s->block_rate_ns) / (full < cells / 4 * 3 ? 4 : 1);
 }
 
 static void words_append(struct stile__record *record, uint64_t why, uint64_t delay_ns, uint64_t hook)
@@ -128,11 +125,6 @@ static void words_append(struct stile__record *record, uint64_t why, uint64_t de
     words[0] = delay_ns;
     words[1] = why;
     words[2] = hook;
-}
-
-static uint32_t times(uint32_t count, uint32_t n)
-{
-    return count < UINT32_MAX / n ? count * n : UINT32_MAX;
 }
 
 void stile__left_drop(struct stile__session *s, struct stile__region *r, struct stile__thread *t)
@@ -153,10 +145,10 @@ void stile__left_tell(struct stile__session *s, struct stile__region *r, struct 
     record->piece = atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* it counts where it ends */
     if (s->toggle != 0 && record->piece == 0)
         delay_ns = 0;
-    if (told == 0 && stile__wait_kept(t, s->block_rate_ns, delay_ns))
-        count = stile__wait_weight(t, s->block_rate_ns, delay_ns, &delay_ns);
-    const uint32_t n = delay_ns != 0 && (count != 0 || told != 0) ? thinned(s, t) : 0;
-    if (n == 0) {
+    const uint64_t rate_ns = rate_of(s, t);
+    if (told == 0 && stile__wait_kept(t, rate_ns, delay_ns))
+        count = stile__wait_weight(t, rate_ns, delay_ns, &delay_ns);
+    if (delay_ns == 0 || (count == 0 && told == 0)) {
         blocks_drop(s, r, record);
         return;
     }
@@ -164,7 +156,7 @@ void stile__left_tell(struct stile__session *s, struct stile__region *r, struct 
         ring_of(s, r, t), stile__slot_cells(s->size, (uint32_t)t->id), &t->slot->head, &t->slot->tail,
         stile__record_cells(words_of(record) + STILE__WAIT_WORDS), &commit);
     if (out == NULL || stile__fault(STILE__FAULT_RING, 1)) {
-        lost_count(t->slot, times(count, n), delay_ns * n);
+        lost_count(t->slot, count, delay_ns);
         blocks_drop(s, r, record);
         return;
     }
@@ -172,33 +164,37 @@ void stile__left_tell(struct stile__session *s, struct stile__region *r, struct 
     for (uint32_t i = 0; i < cells; i++)
         ((struct stile__cell *)(void *)out)[i] = ((struct stile__cell *)(void *)record)[i];
     out->cells = cells;
-    out->ticks = times(count, n);
-    words_append(out, stile__stack_reason(was), delay_ns * n, left->hook);
+    out->ticks = count;
+    words_append(out, stile__stack_reason(was), delay_ns, left->hook);
     stile__ring_commit(&t->slot->head, commit);
     record->frames_block = record->block = STILE__BLOCK_NONE; /* they went with it */
 }
 
 void stile__wait_tell(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                      const struct stile__place *at, const void *hook, uint64_t why, uint32_t count,
-                      uint64_t delay_ns)
+                      const struct stile__place *at, const void *hook, uint64_t why, uint64_t delay_ns)
 {
     const uint32_t ring_cells = stile__slot_cells(s->size, (uint32_t)t->id);
-    uint64_t commit;
-    const uint32_t n = thinned(s, t);
-    if (n == 0)
+    const uint64_t rate_ns = rate_of(s, t),
+                   drawn_ns = delay_ns > s->block_rate_ns ? delay_ns : s->block_rate_ns;
+    uint64_t commit, booked_ns;
+    /* It was drawn at the usual rate; at a higher one fewer are. */
+    if (!stile__wait_kept(t, rate_ns, drawn_ns))
         return;
+    const uint32_t count = stile__wait_weight(t, rate_ns, delay_ns, &booked_ns);
+    if ((why & STILE__WAIT_WAKES) != 0)
+        booked_ns = 0;
     struct stile__record *record =
         stile__fault(STILE__FAULT_RING, 1)
             ? NULL
             : stile__ring_reserve(ring_of(s, r, t), ring_cells, &t->slot->head, &t->slot->tail,
                                   STILE__WALK_CELLS_MAX(ring_cells), &commit);
     if (record == NULL) {
-        lost_count(t->slot, times(count, n), delay_ns * n);
+        lost_count(t->slot, count, booked_ns);
         return;
     }
-    stile__record_init(s, r, t, record, times(count, n));
+    stile__record_init(s, r, t, record, count);
     walk(s, r, t, at, record);
-    words_append(record, why, delay_ns * n, (uintptr_t)hook);
+    words_append(record, why, booked_ns, (uintptr_t)hook);
     stile__ring_shrink(record, words_of(record) + STILE__WAIT_WORDS, &commit);
     stile__ring_commit(&t->slot->head, commit);
 }

@@ -33,10 +33,10 @@ void stile__left_tell(struct stile__session *s, struct stile__region *r, struct 
 /* Drops what was left: it was no wait. */
 void stile__left_drop(struct stile__session *s, struct stile__region *r, struct stile__thread *t);
 
-/* Tells of something that is over and was not announced, with the stack as it is now. why: as in stile__wait_words. */
+/* Tells of something that is over and was not announced, and has been drawn, with the stack as it is now. why: as in
+ * stile__wait_words; delay_ns: that it took, also of a wake-up, which is drawn like a wait of that length and has none. */
 void stile__wait_tell(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                      const struct stile__place *at, const void *hook, uint64_t why, uint32_t count,
-                      uint64_t delay_ns);
+                      const struct stile__place *at, const void *hook, uint64_t why, uint64_t delay_ns);
 
 /* The thread may have left its wait without coming back from it. If it surely has, ends that: true if there is no wait under
  * way any more. rsp: where it is. Does not wait if a reader is in the way. */
