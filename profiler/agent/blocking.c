@@ -6,6 +6,7 @@
 
 #include "barriers/ownership_check.h"
 #include "barriers/stack_lock.h"
+#include "profiler/agent/hooks.h"
 #include "profiler/agent/signal/faults.h"
 #include "profiler/agent/signal/waits.h"
 #include "profiler/agent/threads.h"
@@ -242,4 +243,5 @@ void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint
 void stile__blocking_set(bool on)
 {
     atomic_store_explicit(&stile__blocking, on, memory_order_relaxed);
+    stile__locks_record(on);
 }

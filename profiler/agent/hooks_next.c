@@ -18,3 +18,14 @@ void *stile__hook_next(void **cache, const char *name)
     }
     return found;
 }
+
+void *stile__hook_next_version(void **cache, const char *name, const char *version)
+{
+    void *found = dlvsym(RTLD_NEXT, name, version);
+    if (found == NULL) {
+        dlerror();
+        return stile__hook_next(cache, name);
+    }
+    __atomic_store_n(cache, found, __ATOMIC_RELAXED);
+    return found;
+}

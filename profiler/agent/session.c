@@ -196,6 +196,7 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         barriers_check();
     stile__waits_init();
     stile__sockets_init();
+    stile__locks_init();
     region_fill(r, o, origin, start_cpu_ns);
     err = clocks_open(stile__session, r, o);
     if (err == 0)
