@@ -1,5 +1,5 @@
-/* Hooks on the end of the process, and on waits where the collector would be seen as a child (pid 1 alone inherits
- * it). Normal context. */
+/* Hooks on the end of the process, and on waits for children: the collector must not be seen as one (pid 1 alone inherits
+ * it), and they are told to the profile of waits. Normal context. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "profiler/agent/blocking.h"
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/stile.h"
@@ -93,27 +94,31 @@ static pid_t wait_hidden(pid_t pid, int *status, int options, struct rusage *usa
     }
 }
 
+/* The value of a call that waits for a child, unless its options say that it does not. */
+#define WAITS(options, hook, call)                                                                           \
+    (stile__blocking_on() && ((options)&WNOHANG) == 0 ? STILE__BLOCKS(STILE__WAIT_CHILD, hook, call) : (call))
+
 STILE_EXPORT pid_t wait4(pid_t pid, int *status, int options, struct rusage *usage)
 {
-    return wait_hidden(pid, status, options, usage);
+    return WAITS(options, wait4, wait_hidden(pid, status, options, usage));
 }
 
 STILE_EXPORT pid_t wait3(int *status, int options, struct rusage *usage)
 {
-    return wait_hidden(-1, status, options, usage);
+    return WAITS(options, wait3, wait_hidden(-1, status, options, usage));
 }
 
 STILE_EXPORT pid_t waitpid(pid_t pid, int *status, int options)
 {
-    return wait_hidden(pid, status, options, NULL);
+    return WAITS(options, waitpid, wait_hidden(pid, status, options, NULL));
 }
 
 STILE_EXPORT pid_t wait(int *status)
 {
-    return wait_hidden(-1, status, 0, NULL);
+    return WAITS(0, wait, wait_hidden(-1, status, 0, NULL));
 }
 
-STILE_EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+static int waitid_hidden(idtype_t type, id_t id, siginfo_t *info, int options)
 {
     static void *cache;
     typedef int waitid_fn(idtype_t, id_t, siginfo_t *, int);
@@ -134,4 +139,9 @@ STILE_EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
         if (options & WNOWAIT) /* reap it ourselves, or it is found again for ever */
             next(P_PID, (id_t)hidden, info, WEXITED | WNOHANG);
     }
+}
+
+STILE_EXPORT int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
+{
+    return WAITS(options, waitid, waitid_hidden(type, id, info, options));
 }

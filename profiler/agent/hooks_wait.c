@@ -1,5 +1,5 @@
-/* Hooks on calls that a signal breaks off with EINTR whatever SA_RESTART says: ours is kept masked for their time.
- * Calls that libc or the kernel takes up again need none: locks, condition variables, sem_wait, read and its like on
+/* Hooks on calls that a signal breaks off with EINTR whatever SA_RESTART says: ours is kept masked for their time, and
+ * they are told to the profile of waits. Calls that libc or the kernel takes up again need none: locks, condition variables, sem_wait, read and its like on
  * what has no timeout (hooks_socket.c has the others). Normal context, in the program's threads; each is libc's own
  * function, so cancellation points stay what they are. System calls made without libc are not seen. */
 #undef _FORTIFY_SOURCE /* its inline functions have the names that are defined here */
@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "profiler/agent/blocking.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/stile.h"
 #include "profiler/agent/wait_mask.h"
@@ -75,6 +76,19 @@ void stile__waits_init(void)
         result_;                                                                                             \
     })
 
+/* The value of a call that waits. Each is told by the hook that the program called: no other frame of ours is above. */
+#define WAITS(why, hook, call) (stile__blocking_on() ? STILE__BLOCKS(why, hook, call) : (call))
+
+/* The value of a call that may wait, but surely does not if `never`. */
+#define MAY_WAIT(why, thing, never, hook, call)                                                              \
+    (!stile__blocking_on() || (never) ? (call) : STILE__MAY_BLOCK(why, thing, hook, call))
+
+/* Of a timeout that libc reads itself. */
+static bool at_once(const struct timespec *timeout)
+{
+    return timeout != NULL && timeout->tv_sec == 0 && timeout->tv_nsec == 0;
+}
+
 /* The mask for a call that takes one: the program's if it gave one. One system call at most. */
 static struct stile__wait mask_for(uint64_t ours, const sigset_t *given, sigset_t *mask)
 {
@@ -83,8 +97,8 @@ static struct stile__wait mask_for(uint64_t ours, const sigset_t *given, sigset_
 
 /* poll and its like. */
 
-STILE_EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
-                       const sigset_t *given)
+static int ppoll_masked(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+                        const sigset_t *given)
 {
     uint64_t ours = stile__session_masked_in_waits();
     sigset_t mask;
@@ -97,19 +111,33 @@ STILE_EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *
     return n;
 }
 
-STILE_EXPORT int poll(struct pollfd *fds, nfds_t count, int timeout)
+static int poll_masked(struct pollfd *fds, nfds_t count, int timeout)
 {
     if (stile__session_masked_in_waits() == 0)
         return NEXT(poll)(fds, count, timeout);
     struct timespec ts = {timeout / 1000, timeout % 1000 * 1000000L};
-    return ppoll(fds, count, timeout < 0 ? NULL : &ts, NULL);
+    return ppoll_masked(fds, count, timeout < 0 ? NULL : &ts, NULL);
+}
+
+/* What they wait for is told apart by how many there are: the descriptors are for the kernel to read, who minds bad addresses. */
+
+STILE_EXPORT int ppoll(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
+                       const sigset_t *given)
+{
+    return MAY_WAIT(STILE__WAIT_POLL, count, at_once(timeout), ppoll,
+                    ppoll_masked(fds, count, timeout, given));
+}
+
+STILE_EXPORT int poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+    return MAY_WAIT(STILE__WAIT_POLL, count, timeout == 0, poll, poll_masked(fds, count, timeout));
 }
 
 STILE_EXPORT int __poll_chk(struct pollfd *fds, nfds_t count, int timeout, size_t room)
 {
     if (room / sizeof *fds < count)
         return NEXT(__poll_chk)(fds, count, timeout, room); /* says so and aborts */
-    return poll(fds, count, timeout);
+    return MAY_WAIT(STILE__WAIT_POLL, count, timeout == 0, __poll_chk, poll_masked(fds, count, timeout));
 }
 
 STILE_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct timespec *timeout,
@@ -117,11 +145,12 @@ STILE_EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t count, const struct time
 {
     if (room / sizeof *fds < count)
         return NEXT(__ppoll_chk)(fds, count, timeout, given, room);
-    return ppoll(fds, count, timeout, given);
+    return MAY_WAIT(STILE__WAIT_POLL, count, at_once(timeout), __ppoll_chk,
+                    ppoll_masked(fds, count, timeout, given));
 }
 
-STILE_EXPORT int pselect(int count, fd_set *readable, fd_set *writable, fd_set *special,
-                         const struct timespec *timeout, const sigset_t *given)
+static int pselect_masked(int count, fd_set *readable, fd_set *writable, fd_set *special,
+                          const struct timespec *timeout, const sigset_t *given)
 {
     uint64_t ours = stile__session_masked_in_waits();
     sigset_t mask;
@@ -134,21 +163,35 @@ STILE_EXPORT int pselect(int count, fd_set *readable, fd_set *writable, fd_set *
     return n;
 }
 
+STILE_EXPORT int pselect(int count, fd_set *readable, fd_set *writable, fd_set *special,
+                         const struct timespec *timeout, const sigset_t *given)
+{
+    return MAY_WAIT(STILE__WAIT_SELECT, count, at_once(timeout), pselect,
+                    pselect_masked(count, readable, writable, special, timeout, given));
+}
+
 /* select leaves the time that remains in *timeout, and refuses or normalizes what it is given in its own way; pselect
  * does neither, so it can stand in only where nothing remains. */
-STILE_EXPORT int select(int count, fd_set *readable, fd_set *writable, fd_set *special,
-                        struct timeval *timeout)
+static int select_masked(int count, fd_set *readable, fd_set *writable, fd_set *special,
+                         struct timeval *timeout)
 {
-    static const struct timespec at_once;
+    static const struct timespec zero;
     if (stile__session_masked_in_waits() == 0)
         return NEXT(select)(count, readable, writable, special, timeout);
     if (timeout == NULL || (timeout->tv_sec == 0 && timeout->tv_usec == 0))
-        return pselect(count, readable, writable, special, timeout == NULL ? NULL : &at_once, NULL);
+        return pselect_masked(count, readable, writable, special, timeout == NULL ? NULL : &zero, NULL);
     return MASKED(NEXT(select)(count, readable, writable, special, timeout));
 }
 
-STILE_EXPORT int epoll_pwait(int fd, struct epoll_event *events, int count, int timeout,
-                             const sigset_t *given)
+STILE_EXPORT int select(int count, fd_set *readable, fd_set *writable, fd_set *special,
+                        struct timeval *timeout)
+{
+    return MAY_WAIT(STILE__WAIT_SELECT, count,
+                    timeout != NULL && timeout->tv_sec == 0 && timeout->tv_usec == 0, select,
+                    select_masked(count, readable, writable, special, timeout));
+}
+
+static int epoll_masked(int fd, struct epoll_event *events, int count, int timeout, const sigset_t *given)
 {
     uint64_t ours = stile__session_masked_in_waits();
     sigset_t mask;
@@ -161,23 +204,30 @@ STILE_EXPORT int epoll_pwait(int fd, struct epoll_event *events, int count, int 
     return n;
 }
 
-STILE_EXPORT int epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
+STILE_EXPORT int epoll_pwait(int fd, struct epoll_event *events, int count, int timeout,
+                             const sigset_t *given)
 {
-    if (stile__session_masked_in_waits() == 0)
-        return NEXT(epoll_wait)(fd, events, count, timeout);
-    return epoll_pwait(fd, events, count, timeout, NULL);
+    return MAY_WAIT(STILE__WAIT_EPOLL, fd, timeout == 0, epoll_pwait,
+                    epoll_masked(fd, events, count, timeout, given));
 }
 
-STILE_EXPORT int epoll_pwait2(int fd, struct epoll_event *events, int count, const struct timespec *timeout,
-                              const sigset_t *given)
+static int epoll_plain(int fd, struct epoll_event *events, int count, int timeout)
+{
+    return stile__session_masked_in_waits() == 0 ? NEXT(epoll_wait)(fd, events, count, timeout)
+                                                 : epoll_masked(fd, events, count, timeout, NULL);
+}
+
+STILE_EXPORT int epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
+{
+    return MAY_WAIT(STILE__WAIT_EPOLL, fd, timeout == 0, epoll_wait, epoll_plain(fd, events, count, timeout));
+}
+
+static int epoll2_masked(int fd, struct epoll_event *events, int count, const struct timespec *timeout,
+                         const sigset_t *given)
 {
     uint64_t ours = stile__session_masked_in_waits();
     sigset_t mask;
 
-    if (NEXT(epoll_pwait2) == NULL) { /* younger than some libc that we may run on */
-        errno = ENOSYS;
-        return -1;
-    }
     if (ours == 0)
         return NEXT(epoll_pwait2)(fd, events, count, timeout, given);
     struct stile__wait w = mask_for(ours, given, &mask);
@@ -186,32 +236,44 @@ STILE_EXPORT int epoll_pwait2(int fd, struct epoll_event *events, int count, con
     return n;
 }
 
+STILE_EXPORT int epoll_pwait2(int fd, struct epoll_event *events, int count, const struct timespec *timeout,
+                              const sigset_t *given)
+{
+    if (NEXT(epoll_pwait2) == NULL) { /* younger than some libc that we may run on */
+        errno = ENOSYS;
+        return -1;
+    }
+    /* The kernel reads the timeout. */
+    return MAY_WAIT(STILE__WAIT_EPOLL, fd, false, epoll_pwait2,
+                    epoll2_masked(fd, events, count, timeout, given));
+}
+
 /* Sleeping. */
 
 STILE_EXPORT int nanosleep(const struct timespec *time, struct timespec *left)
 {
-    return MASKED(NEXT(nanosleep)(time, left));
+    return WAITS(STILE__WAIT_SLEEP, nanosleep, MASKED(NEXT(nanosleep)(time, left)));
 }
 
 STILE_EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *time,
                                  struct timespec *left)
 {
-    return MASKED(NEXT(clock_nanosleep)(clock, flags, time, left));
+    return WAITS(STILE__WAIT_SLEEP, clock_nanosleep, MASKED(NEXT(clock_nanosleep)(clock, flags, time, left)));
 }
 
 STILE_EXPORT int usleep(useconds_t us)
 {
-    return MASKED(NEXT(usleep)(us));
+    return WAITS(STILE__WAIT_SLEEP, usleep, MASKED(NEXT(usleep)(us)));
 }
 
 STILE_EXPORT unsigned sleep(unsigned seconds)
 {
-    return MASKED(NEXT(sleep)(seconds));
+    return WAITS(STILE__WAIT_SLEEP, sleep, MASKED(NEXT(sleep)(seconds)));
 }
 
 STILE_EXPORT int thrd_sleep(const struct timespec *time, struct timespec *left)
 {
-    return MASKED(NEXT(thrd_sleep)(time, left));
+    return WAITS(STILE__WAIT_SLEEP, thrd_sleep, MASKED(NEXT(thrd_sleep)(time, left)));
 }
 
 /* Semaphores: those waits that have a timeout. Where there is nothing to wait for, they need no system call, with us
@@ -232,9 +294,9 @@ static bool sem_taken(sem_t *sem, const struct timespec *until)
 
 STILE_EXPORT int sem_timedwait(sem_t *sem, const struct timespec *until)
 {
-    if (stile__session_masked_in_waits() != 0 && sem_taken(sem, until))
+    if ((stile__session_masked_in_waits() != 0 || stile__blocking_on()) && sem_taken(sem, until))
         return 0;
-    return MASKED(NEXT(sem_timedwait)(sem, until));
+    return WAITS(STILE__WAIT_SEMAPHORE, sem_timedwait, MASKED(NEXT(sem_timedwait)(sem, until)));
 }
 
 STILE_EXPORT int sem_clockwait(sem_t *sem, clockid_t clock, const struct timespec *until)
@@ -243,47 +305,57 @@ STILE_EXPORT int sem_clockwait(sem_t *sem, clockid_t clock, const struct timespe
         errno = ENOSYS;
         return -1;
     }
-    return MASKED(NEXT(sem_clockwait)(sem, clock, until));
+    if (stile__blocking_on() && (clock == CLOCK_REALTIME || clock == CLOCK_MONOTONIC) &&
+        sem_taken(sem, until))
+        return 0;
+    return WAITS(STILE__WAIT_SEMAPHORE, sem_clockwait, MASKED(NEXT(sem_clockwait)(sem, clock, until)));
 }
 
 STILE_EXPORT int semop(int id, struct sembuf *ops, size_t count)
 {
-    return MASKED(NEXT(semop)(id, ops, count));
+    return MAY_WAIT(STILE__WAIT_MESSAGE, id, false, semop, MASKED(NEXT(semop)(id, ops, count)));
 }
 
 STILE_EXPORT int semtimedop(int id, struct sembuf *ops, size_t count, const struct timespec *timeout)
 {
-    return MASKED(NEXT(semtimedop)(id, ops, count, timeout));
+    return MAY_WAIT(STILE__WAIT_MESSAGE, id, false, semtimedop,
+                    MASKED(NEXT(semtimedop)(id, ops, count, timeout)));
 }
 
 STILE_EXPORT ssize_t msgrcv(int id, void *to, size_t size, long type, int flags)
 {
-    return MASKED(NEXT(msgrcv)(id, to, size, type, flags));
+    return MAY_WAIT(STILE__WAIT_MESSAGE, id, (flags & IPC_NOWAIT) != 0, msgrcv,
+                    MASKED(NEXT(msgrcv)(id, to, size, type, flags)));
 }
 
 STILE_EXPORT int msgsnd(int id, const void *from, size_t size, int flags)
 {
-    return MASKED(NEXT(msgsnd)(id, from, size, flags));
+    return MAY_WAIT(STILE__WAIT_MESSAGE, id, (flags & IPC_NOWAIT) != 0, msgsnd,
+                    MASKED(NEXT(msgsnd)(id, from, size, flags)));
 }
 
 STILE_EXPORT int aio_suspend(const struct aiocb *const list[], int count, const struct timespec *timeout)
 {
-    return MASKED(NEXT(aio_suspend)(list, count, timeout));
+    return MAY_WAIT(STILE__WAIT_MESSAGE, count, false, aio_suspend,
+                    MASKED(NEXT(aio_suspend)(list, count, timeout)));
 }
 
 STILE_EXPORT int aio_suspend64(const struct aiocb64 *const list[], int count, const struct timespec *timeout)
 {
-    return aio_suspend((const struct aiocb *const *)list, count, timeout); /* one function in libc, too */
+    const struct aiocb *const *same = (const struct aiocb *const *)list; /* one function in libc, too */
+    return MAY_WAIT(STILE__WAIT_MESSAGE, count, false, aio_suspend64,
+                    MASKED(NEXT(aio_suspend)(same, count, timeout)));
 }
 
 STILE_EXPORT int gai_suspend(const struct gaicb *const list[], int count, const struct timespec *timeout)
 {
-    return MASKED(NEXT(gai_suspend)(list, count, timeout));
+    return MAY_WAIT(STILE__WAIT_MESSAGE, count, false, gai_suspend,
+                    MASKED(NEXT(gai_suspend)(list, count, timeout)));
 }
 
 /* Waiting for signals. */
 
-STILE_EXPORT int sigsuspend(const sigset_t *given)
+static int sigsuspend_open(const sigset_t *given)
 {
     uint64_t ours = stile__session_kept_open();
     sigset_t mask;
@@ -296,7 +368,12 @@ STILE_EXPORT int sigsuspend(const sigset_t *given)
     return err;
 }
 
-STILE_EXPORT int pause(void)
+STILE_EXPORT int sigsuspend(const sigset_t *given)
+{
+    return WAITS(STILE__WAIT_SIGNAL, sigsuspend, sigsuspend_open(given));
+}
+
+static int pause_open(void)
 {
     uint64_t ours = stile__session_kept_open();
     sigset_t mask;
@@ -307,6 +384,11 @@ STILE_EXPORT int pause(void)
     int err = NEXT(sigsuspend)(&mask);
     stile__wait_end(w);
     return err;
+}
+
+STILE_EXPORT int pause(void)
+{
+    return WAITS(STILE__WAIT_SIGNAL, pause, pause_open());
 }
 
 static uint64_t now_ns(void)
@@ -357,7 +439,7 @@ static bool names(const sigset_t *set, uint64_t ours)
     return (set->__val[0] & ours) != 0;
 }
 
-STILE_EXPORT int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *timeout)
+static int sigtimedwait_open(const sigset_t *set, siginfo_t *info, const struct timespec *timeout)
 {
     uint64_t ours = stile__session_kept_open();
     if (ours != 0 && names(set, ours))
@@ -365,7 +447,13 @@ STILE_EXPORT int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct
     return MASKED(NEXT(sigtimedwait)(set, info, timeout));
 }
 
-STILE_EXPORT int sigwaitinfo(const sigset_t *set, siginfo_t *info)
+/* The kernel reads the timeout. */
+STILE_EXPORT int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *timeout)
+{
+    return MAY_WAIT(STILE__WAIT_SIGNAL, 0, false, sigtimedwait, sigtimedwait_open(set, info, timeout));
+}
+
+static int sigwaitinfo_open(const sigset_t *set, siginfo_t *info)
 {
     uint64_t ours = stile__session_kept_open();
     if (ours != 0 && names(set, ours))
@@ -373,8 +461,13 @@ STILE_EXPORT int sigwaitinfo(const sigset_t *set, siginfo_t *info)
     return MASKED(NEXT(sigwaitinfo)(set, info));
 }
 
+STILE_EXPORT int sigwaitinfo(const sigset_t *set, siginfo_t *info)
+{
+    return WAITS(STILE__WAIT_SIGNAL, sigwaitinfo, sigwaitinfo_open(set, info));
+}
+
 /* libc goes on after EINTR here. */
-STILE_EXPORT int sigwait(const sigset_t *set, int *number)
+static int sigwait_open(const sigset_t *set, int *number)
 {
     uint64_t ours = stile__session_kept_open();
     int saved_errno = errno, got, err;
@@ -389,6 +482,11 @@ STILE_EXPORT int sigwait(const sigset_t *set, int *number)
     if (err == 0)
         *number = got;
     return err;
+}
+
+STILE_EXPORT int sigwait(const sigset_t *set, int *number)
+{
+    return WAITS(STILE__WAIT_SIGNAL, sigwait, sigwait_open(set, number));
 }
 
 /* The names that libc has for its own libraries, and for programs built long ago. */
