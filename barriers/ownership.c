@@ -133,12 +133,22 @@ enum stile__scan stile__scan_begin(_Atomic uint64_t *status, uint64_t *seen)
     return STILE__SCAN_TAKEN;
 }
 
-bool stile__scan_end(_Atomic uint64_t *status, uint64_t seen)
+static bool scan_leave(_Atomic uint64_t *status, uint64_t seen, uint64_t scans)
 {
-    uint64_t now = (seen & ~STILE__STACK_SCAN) + SCANS_ONE;
+    uint64_t now = (seen & ~STILE__STACK_SCAN) + scans;
     /* Release pairs with resume's acquire: the reader is done with what was left. */
     return atomic_compare_exchange_strong_explicit(status, &seen, now, memory_order_seq_cst,
                                                    memory_order_relaxed);
+}
+
+bool stile__scan_end(_Atomic uint64_t *status, uint64_t seen)
+{
+    return scan_leave(status, seen, SCANS_ONE);
+}
+
+bool stile__scan_drop(_Atomic uint64_t *status, uint64_t seen)
+{
+    return scan_leave(status, seen, 2 * SCANS_ONE);
 }
 
 enum stile__unsafe stile__barriers_safe(uint64_t status, bool transition, bool async, bool traced)

@@ -21,6 +21,9 @@
  *  - Numbers make words unlike: of a wait, that no reader takes a later one for it; of scans, as said.
  *  - A reader may die with SCAN, be stopped, or lie in another process: a resume that has waited long enough takes the word by
  *    force. That reader's scan_end fails, and all that it has read or written is void.
+ *  - One reader tells: the collector. A reader that lost its scan by force, and does not know yet, writes to the side that is
+ *    not valid; another one that tells would have made that side the valid one meanwhile. So all others leave told_ns alone, and
+ *    end by scan_drop.
  *
  * Model: tests/models/ownership.pml. Async-signal-safe throughout. */
 #ifndef STILE_BARRIERS_OWNERSHIP_H
@@ -93,9 +96,12 @@ enum stile__scan {
 /* Takes SCAN, or says why not; never waits. *seen is what scan_end needs. */
 enum stile__scan stile__scan_begin(_Atomic uint64_t *status, uint64_t *seen);
 
-/* Lets go. Before that the reader has set told_ns[!stile__stack_side(*seen)]. False: the owner has taken the word by force;
- * whatever was read is void. */
+/* Lets go. Before that the reader has set told_ns[!stile__stack_side(*seen)], which only the collector does. False: the owner
+ * has taken the word by force; whatever was read is void. */
 bool stile__scan_end(_Atomic uint64_t *status, uint64_t seen);
+
+/* The same for all other readers, who have only read: the side stays. */
+bool stile__scan_drop(_Atomic uint64_t *status, uint64_t seen);
 
 /* Why no barrier may be placed on a stack just now; each is one test. */
 enum stile__unsafe {

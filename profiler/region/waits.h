@@ -101,7 +101,8 @@ _Static_assert(sizeof(struct stile__wait_words) == STILE__WAIT_WORDS * sizeof(ui
 struct stile__left {
     uint64_t since_ns; /* CLOCK_MONOTONIC */
     /* Up to when the wait is in the collector's books (CLOCK_MONOTONIC), or 0: it is not yet. There are two, and the status
-     * says which one is valid: what a reader that lost the scan has written does not count. */
+     * says which one is valid: what a reader that lost the scan has written does not count. The collector alone writes here
+     * while the thread waits. */
     uint64_t told_ns[2];
     uint64_t hook; /* as in stile__wait_words */
     uint64_t pad[4];
