@@ -19,19 +19,23 @@ void hand_made_descriptors(int region_fd, int *fds)
         assert_true(fds[i] >= 0);
 }
 
-void hand_made_new(struct hand_made *h)
+/* start_mono_ns is a minute ago where there are waits: they may be as old. */
+static void make(struct hand_made *h, bool waits, uint64_t rate_ns, uint64_t advance_ns)
 {
     static struct stile__hello hello;
     const char *why;
     int fd, fds[STILE__HELLO_FDS];
 
-    assert_int_equal(stile__region_make(&h->region, &fd, 100, false, false), 0);
+    assert_int_equal(stile__region_make(&h->region, &fd, 100, false, waits), 0);
     h->region->hz = 100;
     h->region->period_ns = 10000000;
     h->region->depth = STILE__DEPTH_MAX;
     h->region->start_cpu_ns = 1ull << 62; /* the test's own CPU time is no part of it */
     h->region->start_unix_ns = 1700000000000000000ull;
-    h->region->start_mono_ns = now_mono_ns();
+    h->region->start_mono_ns = now_mono_ns() - (waits ? HAND_MADE_AGE_NS : 0);
+    h->region->ticks_wanted = 1;
+    h->region->block_rate_ns = rate_ns;
+    h->region->advance_ns = advance_ns;
     h->slot = stile__region_slot(h->region, 0);
     atomic_store(&h->slot->tid, (uint32_t)gettid());
     atomic_store(&h->slot->generation, 1);
@@ -44,6 +48,17 @@ void hand_made_new(struct hand_made *h)
     if (h->process == NULL)
         fail_msg("%s", why);
     h->process->used_cpu_ns = 1ull << 62; /* as much as the test may book */
+}
+
+void hand_made_new(struct hand_made *h)
+{
+    make(h, false, 0, 0);
+}
+
+void hand_made_waits_new(struct hand_made *h, uint64_t rate_ns, uint64_t advance_ns)
+{
+    make(h, true, rate_ns, advance_ns);
+    h->left = stile__region_left(h->region, h->process->size, 0);
 }
 
 void hand_made_free(struct hand_made *h)

@@ -8,9 +8,14 @@ struct hand_made {
     struct process *process;
     struct stile__region *region; /* the program's side of it */
     struct stile__slot *slot;     /* slot 0: live, of the calling thread */
+    struct stile__left *left;     /* of slot 0, where waits are recorded */
 };
 
 void hand_made_new(struct hand_made *h);
+
+/* The same with a blocking profile. Its session is as old as this. */
+#define HAND_MADE_AGE_NS 60000000000ull
+void hand_made_waits_new(struct hand_made *h, uint64_t rate_ns, uint64_t advance_ns);
 void hand_made_free(struct hand_made *h);
 
 /* Writes a record of frames into slot 0's ring, leaf first. */
