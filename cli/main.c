@@ -12,7 +12,7 @@ __attribute__((visibility("default"))) const char stile__refuses_profiling = 1;
 static const char usage[] =
     "usage: stile VERB [ARGUMENT...]\n"
     "\n"
-    "  record [-o FILE] [-F HZ] [--] COMMAND...   profile a command\n"
+    "  record [-o FILE] [-F HZ] [--] COMMAND...   profile a command (--block: its waits, too)\n"
     "  top FILE                                   the hottest functions of a profile\n"
     "  version                                    the version of Stile\n"
     "  help                                       this text\n"

@@ -20,18 +20,19 @@
 #include "cli/commands.h"
 #include "cli/comments.h"
 #include "cli/preload.h"
+#include "cli/summary.h"
 #include "profiler/agent/options.h"
 #include "profiler/agent/target.h"
 #include "profiler/region/hello.h"
 #include "profiler/region/launch.h"
-#include "profiler/region/record.h"
+#include "profiler/region/layout.h"
 #include "profiler/region/signal_name.h"
 
 #define PATIENCE_MS 3000 /* between two reports of the collector, which come twice a second */
 
 static const char usage[] =
-    "usage: stile record [-o FILE] [-F HZ] [--interval TIME] [--toggle SIGNAL] [--signal SIGNAL]\n"
-    "                    [--verbose] [--] COMMAND [ARGUMENT...]\n"
+    "usage: stile record [-o FILE] [-F HZ] [--block[=FILE]] [--block-rate NS] [--interval TIME]\n"
+    "                    [--toggle SIGNAL] [--signal SIGNAL] [--verbose] [--] COMMAND [ARGUMENT...]\n"
     "\n"
     "Runs COMMAND and writes a CPU profile of it, whichever way it ends. Its terminal, signals, output and "
     "exit\n"
@@ -40,6 +41,11 @@ static const char usage[] =
     "  -o, --output FILE      file to write, ending in .pb.gz or .pb, or a directory (default stile.pb.gz);\n"
     "                         %p is the process id, %e the program, %t the unix time\n"
     "  -F, --frequency HZ     samples per second of CPU time of each thread, 1 to 20000 (default 100)\n"
+    "      --block[=FILE]     write a blocking profile, too: where threads waited, for what, how long\n"
+    "                         (default: -o's name with .block before its ending)\n"
+    "      --block-rate NS    a wait recorded for each so many nanoseconds waited, on average; 1: all "
+    "(default\n"
+    "                         10000); implies --block\n"
     "  -i, --interval TIME    a file each TIME, from " STILE__INTERVAL_RANGE
     " (60 or 60s, 500ms, 5m, 1h): FILE.1.pb.gz,\n"
     "                         FILE.2.pb.gz, ...\n"
@@ -53,7 +59,9 @@ static const char usage[] =
 struct run {
     struct stile__options options;          /* profile and hz */
     const char *interval, *toggle, *signal; /* as they were given, or NULL */
+    const char *block, *block_rate;         /* the same; block: "" for the default name */
     bool verbose;
+    char block_path[PATH_MAX]; /* the default */
     char **command;
     char name[STILE__NAME_MAX]; /* the collector's */
     int client;                 /* socket to it, -1 once it is gone */
@@ -128,6 +136,54 @@ static bool option_is(int argc, char **argv, int *i, const char *shortname, cons
     return true;
 }
 
+static int block_rate_check(const char *text)
+{
+    char *end;
+    errno = 0;
+    unsigned long long ns = strtoull(text, &end, 10);
+    if (errno == 0 && text[0] >= '0' && text[0] <= '9' && *end == '\0' && ns != 0 &&
+        ns <= STILE__BLOCK_RATE_MAX)
+        return 0;
+    return bad("the block rate \"%s\" is not a number of nanoseconds from 1 to 1000000000", text);
+}
+
+/* The blocking profile's name and rate. Returns 0 or the exit status. */
+static int block_check(struct run *run)
+{
+    const char *path = run->options.profile;
+    if (run->block_rate != NULL && block_rate_check(run->block_rate) != 0)
+        return 2;
+    if (run->block_rate != NULL && run->block == NULL)
+        run->block = "";
+    if (run->block == NULL)
+        return 0;
+    if (run->block[0] == '\0') {
+        size_t n = strlen(path), ending = n > 6 && strcmp(path + n - 6, ".pb.gz") == 0 ? 6 : 3;
+        if (snprintf(run->block_path, sizeof run->block_path, "%.*s.block%s", (int)(n - ending), path,
+                     path + n - ending) >= (int)sizeof run->block_path)
+            return bad("the output's name %s is too long", path);
+        run->block = run->block_path;
+    }
+    if (stile__options_block_set(&run->options, run->block) != 0)
+        return bad("the blocking profile \"%s\" does not end in .pb.gz or .pb and is no directory",
+                   run->block);
+    if (strcmp(run->options.block, path) == 0)
+        return bad("both profiles would be %s", path);
+    return 0;
+}
+
+/* --block takes a value behind '=' only: a word of its own is the command's. */
+static bool block_is(const char *word, const char **value)
+{
+    if (strcmp(word, "--block") == 0)
+        *value = "";
+    else if (strncmp(word, "--block=", 8) == 0)
+        *value = word + 8;
+    else
+        return false;
+    return true;
+}
+
 /* Returns 0 to go on, -1 when the help was printed, else the exit status. */
 static int arguments_parse(int argc, char **argv, struct run *run)
 {
@@ -151,7 +207,11 @@ static int arguments_parse(int argc, char **argv, struct run *run)
         else if (option_is(argc, argv, &i, "-F", "--frequency", &value)) {
             if (frequency_parse(value, &run->options.hz) != 0)
                 return bad("the frequency \"%s\" is not a number from 1 to 20000", value);
-        } else if (option_is(argc, argv, &i, "-i", "--interval", &value))
+        } else if (block_is(argv[i], &value))
+            run->block = value;
+        else if (option_is(argc, argv, &i, "--block-rate", "--block-rate", &value))
+            run->block_rate = value;
+        else if (option_is(argc, argv, &i, "-i", "--interval", &value))
             run->interval = value;
         else if (option_is(argc, argv, &i, "-t", "--toggle", &value))
             run->toggle = value;
@@ -165,16 +225,17 @@ static int arguments_parse(int argc, char **argv, struct run *run)
     run->command = argv + i;
     if (stile__options_profile_set(&run->options, output) != 0)
         return bad("the output \"%s\" does not end in .pb.gz or .pb and is no directory", output);
-    return values_check(run);
+    int status = block_check(run);
+    return status != 0 ? status : values_check(run);
 }
 
 /* The line that is known now rather than after the run. A path with a % is known only to the program itself. */
-static int output_check(const struct run *run)
+static int output_check(const char *path)
 {
-    int err = strchr(run->options.profile, '%') != NULL ? 0 : stile__target_check(run->options.profile);
+    int err = strchr(path, '%') != NULL || path[0] == '\0' ? 0 : stile__target_check(path);
     if (err == 0)
         return 0;
-    fprintf(stderr, "stile record: cannot write %s: %s\n", run->options.profile,
+    fprintf(stderr, "stile record: cannot write %s: %s\n", path,
             err == -ELOOP    ? "it is a symbolic link, which is not followed"
             : err == -EINVAL ? "it is not a regular file"
                              : strerror(-err));
@@ -215,7 +276,9 @@ static void command_exec(const struct run *run, const char *preload, const sigse
     setenv("PROFILE_HZ", text, 1);
     const char *const more[][2] = {{"PROFILE_INTERVAL", run->interval},
                                    {"PROFILE_TOGGLE", run->toggle},
-                                   {"PROFILE_SIGNAL", run->signal}};
+                                   {"PROFILE_SIGNAL", run->signal},
+                                   {"PROFILE_BLOCK", run->block != NULL ? run->options.block : NULL},
+                                   {"PROFILE_BLOCK_RATE", run->block_rate}};
     for (size_t i = 0; i < sizeof more / sizeof *more; i++)
         if (more[i][1] != NULL)
             setenv(more[i][0], more[i][1], 1);
@@ -337,70 +400,20 @@ static void file_wait(struct run *run)
     }
 }
 
-static void files_print(const struct run *run)
-{
-    const struct stile__status *s = &run->status;
-    /* The name as it was given, where that is all there is to it. */
-    const char *path = strchr(run->options.profile, '%') == NULL ? run->options.profile : s->path;
-    const char *see = path;
-
-    if (s->numbered) {
-        if (s->files == 0) {
-            fprintf(stderr, "stile: no file, since sampling was never on\n");
-            return;
-        }
-        see = s->busiest[0] != '\0' ? s->busiest : s->path;
-        fprintf(stderr, "stile: wrote %u file%s, from %s on\n", s->files, s->files == 1 ? "" : "s", s->path);
-        fprintf(stderr, "stile: see it with: stile top %s, or: go tool pprof -http=: %s\n", see, see);
-        return;
-    }
-    fprintf(stderr, "stile: wrote %s", path);
-    if (s->files > 1)
-        fprintf(stderr, " and %u more beside it, one for each child", s->files - 1);
-    if (s->busiest[0] != '\0' && strcmp(s->busiest, s->path) != 0) {
-        see = s->busiest;
-        fprintf(stderr, "; most of the time is in %s", see);
-    }
-    fprintf(stderr, "\nstile: see it with: stile top %s, or: go tool pprof -http=: %s\n", see, see);
-}
-
 static void summary_print(const struct run *run)
 {
-    const struct stile__status *s = &run->status;
-    double cpu = (double)s->cpu_ns / 1e9;
-
-    if (s->final == 0) {
-        fprintf(stderr, "stile: the collector %s; there may be no profile\n",
-                run->client < 0 ? "is gone" : "does not answer");
+    const struct stile__summary summary = {.status = &run->status,
+                                           .profile = run->options.profile,
+                                           .block = run->options.block,
+                                           .command = run->command[0],
+                                           .seconds = seconds_since(&run->start),
+                                           .hz = run->options.hz,
+                                           .collector_gone = run->client < 0};
+    if (!stile__summary_print(&summary) || !run->verbose)
         return;
-    }
-    if (s->path[0] == '\0') {
-        fprintf(stderr, "stile: %s was not profiled: %s\n", run->command[0],
-                stile__preload_obstacle(run->command[0]));
-        return;
-    }
-    if (s->error != 0) {
-        fprintf(stderr, "stile: %s\n", s->message);
-        if (s->failed > 1)
-            fprintf(stderr, "stile: %u files could not be written\n", s->failed);
-        if (s->files == 0)
-            return;
-    }
-    fprintf(stderr,
-            "stile: %llu samples, %.2f s of CPU time in %.2f s, %u process%s; %u Hz asked, %.1f/s taken\n",
-            (unsigned long long)s->ticks, cpu, seconds_since(&run->start), s->processes,
-            s->processes == 1 ? "" : "es", run->options.hz, s->cpu_ns != 0 ? (double)s->signals / cpu : 0.0);
-    if (s->clock[0] != '\0')
-        fprintf(stderr, "stile: clock: %s\n", s->clock);
-    if (s->kernel_ns != 0)
-        fprintf(stderr, "stile: " STILE__KERNEL_NAME " %.2f s\n", (double)s->kernel_ns / 1e9);
-    for (int i = 1; i < STILE__REASON_COUNT; i++)
-        if (s->bracketed_ns[i] != 0)
-            fprintf(stderr, "stile: %s %.2f s\n", stile__reason_name((enum stile__reason)i),
-                    (double)s->bracketed_ns[i] / 1e9);
-    files_print(run);
-    if (run->verbose && s->files != 0)
-        stile__comments_print(stderr, run->options.profile, s->path, &run->start_of_files);
+    stile__comments_print(stderr, run->options.profile, run->status.path, &run->start_of_files);
+    if (run->options.block[0] != '\0' && run->status.block_files != 0)
+        stile__comments_print(stderr, run->options.block, run->status.block_path, &run->start_of_files);
 }
 
 /* Ends as the command ended, by the same signal if it was one. */
@@ -428,7 +441,9 @@ int stile__cmd_record(int argc, char **argv)
     int status = arguments_parse(argc, argv, &run);
     if (status != 0)
         return status < 0 ? 0 : status;
-    status = output_check(&run);
+    status = output_check(run.options.profile);
+    if (status == 0)
+        status = output_check(run.options.block);
     if (status != 0)
         return status;
     if (stile__preload_value(preload, sizeof preload) != 0)

@@ -25,18 +25,20 @@ struct arguments {
     bool by_cum, lines, help;
 };
 
-static const char usage[] =
-    "Usage: stile top [OPTION]... FILE\n"
-    "Show where the time of the pprof profile FILE (gzipped or not) went.\n"
-    "\n"
-    "  -n N                show the N largest rows (default 20; 0: all)\n"
-    "      --cum           sort by cumulative instead of own time\n"
-    "      --lines         a row per source line instead of per function\n"
-    "      --sample-type TYPE\n"
-    "                      the value to show, e.g. cpu or samples (default: the profile's own)\n"
-    "      --help          show this\n"
-    "\n"
-    "flat: in the function itself; cum: in it and what it called; samples: how often it was seen itself.\n";
+static const char usage[] = "Usage: stile top [OPTION]... FILE\n"
+                            "Show where the time of the pprof profile FILE (gzipped or not) went.\n"
+                            "\n"
+                            "  -n N                show the N largest rows (default 20; 0: all)\n"
+                            "      --cum           sort by cumulative instead of own time\n"
+                            "      --lines         a row per source line instead of per function\n"
+                            "      --sample-type TYPE\n"
+                            "                      the value to show, e.g. cpu, samples, delay or "
+                            "contentions (default: the profile's own)\n"
+                            "      --help          show this\n"
+                            "\n"
+                            "flat: in the function itself; cum: in it and what it called; samples or "
+                            "contentions: how often it was seen\n"
+                            "itself.\n";
 
 static bool rows_parse(const char *text, size_t *rows)
 {
@@ -202,13 +204,18 @@ static struct stile__measure measure_for(const struct stile__node_table *t, size
     return stile__measure_choose(unit, smallest ? smallest : t->total, t->total);
 }
 
+/* counts: what the last column counts, or NULL. */
 static void rows_print(const struct stile__node_table *t, size_t rows, const struct stile__measure *m,
-                       bool counts)
+                       const char *counts)
 {
     int64_t sum = 0;
 
-    printf("%10s %5s%% %5s%% %10s %5s%%%s\n", "flat", "flat", "sum", "cum", "cum",
-           counts ? "   samples" : "");
+    int width = counts != NULL && strlen(counts) > 9 ? (int)strlen(counts) : 9;
+
+    printf("%10s %5s%% %5s%% %10s %5s%%", "flat", "flat", "sum", "cum", "cum");
+    if (counts)
+        printf(" %*s", width, counts);
+    putchar('\n');
     for (size_t i = 0; i < rows; i++) {
         const struct stile__node *n = &t->nodes[i];
         char text[5][STILE__MEASURE_TEXT];
@@ -219,7 +226,7 @@ static void rows_print(const struct stile__node_table *t, size_t rows, const str
                stile__percentage_print(sum, t->total, text[2]), stile__measure_print(m, n->cum, text[3]),
                stile__percentage_print(n->cum, t->total, text[4]));
         if (counts)
-            printf(" %9lld", (long long)n->flat_count);
+            printf(" %*lld", width, (long long)n->flat_count);
         printf("  %s\n", n->label);
     }
 }
@@ -243,7 +250,7 @@ static void table_print(const struct stile__profile *p, const struct stile__node
            percent + strspn(percent, " "), stile__measure_print(&m, (int64_t)t->total, total));
     if (rows < t->count)
         printf("Showing top %zu nodes out of %zu\n", rows, t->count);
-    rows_print(t, rows, &m, o->count != SIZE_MAX);
+    rows_print(t, rows, &m, o->count != SIZE_MAX ? type_name(p, o->count) : NULL);
 }
 
 /* A reader that has seen enough (`| head`) is no error; a full disk is. */

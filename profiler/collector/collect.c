@@ -173,6 +173,9 @@ static void listener_take(void)
         connection_take(fd);
 }
 
+_Static_assert(STILE__WAIT_REASONS <= sizeof((struct stile__status *)0)->wait_reason_ns / sizeof(uint64_t),
+               "a place for each reason");
+
 static void status_add(struct stile__status *s, const struct process *p)
 {
     s->ticks += p->ticks;
