@@ -53,13 +53,13 @@ static void elsewhere_out(struct writer *w)
     uint32_t unknown = 0;
 
     if (w->whole->toggles) {
-        writer_comment(w, "waiting elsewhere: left out, since the profile does not cover the whole time");
+        writer_comment(w, "[waiting elsewhere]: left out, since the profile does not cover the whole time");
         return;
     }
     for (uint32_t i = 0; i < w->whole->n_threads; i++)
         unknown += !w->whole->threads[i].clocked;
     writer_comment(w,
-                   "waiting elsewhere: %.3f s; left out for %" PRIu32
+                   "[waiting elsewhere]: %.3f s; left out for %" PRIu32
                    " threads of which it is not known how long they ran or were kept from running",
                    (double)waits->reason_ns[STILE__WAIT_ELSEWHERE] / 1e9, unknown);
 }
@@ -99,6 +99,7 @@ static void comments_out(struct writer *w)
 static int block_fill(struct writer *w)
 {
     static const char *const types[2][2] = {{"contentions", "count"}, {"delay", "nanoseconds"}};
+    w->leaves_are_functions = true;
     int err = writer_head_out(w, types, types[0], 1);
     if (err == 0)
         err = writer_samples_out(w, label_reason);

@@ -80,7 +80,8 @@ static const char *run_time_name(struct writer *w, uint64_t address)
     return perf_map_find(&w->perf_map, address);
 }
 
-static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, uint64_t *id)
+/* whole: of a function, not of what is inlined where its code begins. */
+static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, bool whole, uint64_t *id)
 {
     const struct mapping *m = &w->whole->mappings.all[i];
     struct mapping_out *out = &w->mappings[i];
@@ -94,6 +95,10 @@ static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, u
     size_t n = out->symbols == NULL
                    ? 0
                    : stile__symbolizer_frames(out->symbols, address - m->start + m->offset, &frames);
+    if (whole && n > 1) {
+        frames += n - 1;
+        n = 1;
+    }
     if (n > sizeof lines / sizeof *lines)
         n = sizeof lines / sizeof *lines;
     bool has_file = n > 0, has_line = n > 0;
@@ -119,7 +124,7 @@ static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, u
     return stile__builder_location_add(w->builder, out->id, address, lines, n, id);
 }
 
-static int location_of(struct writer *w, uint32_t node, uint64_t *id)
+static int location_of(struct writer *w, uint32_t node, bool leaf, uint64_t *id)
 {
     const struct call_node *n = &w->tree->nodes[node];
     char name[64];
@@ -144,7 +149,7 @@ static int location_of(struct writer *w, uint32_t node, uint64_t *id)
         const struct stile__builder_line line = {known, known, "", 0, 0};
         err = stile__builder_location_add(w->builder, 0, n->address, &line, 1, id);
     } else {
-        err = location_in_mapping(w, n->mapping, n->address, id);
+        err = location_in_mapping(w, n->mapping, n->address, leaf && w->leaves_are_functions, id);
     }
     w->node_location[node] = *id;
     return err;
@@ -162,7 +167,7 @@ static int stack_out(struct writer *w, uint32_t leaf, uint64_t **ids, size_t *ca
             *ids = more;
             *cap = *cap * 2 + 64;
         }
-        int err = location_of(w, node, &(*ids)[(*n)++]);
+        int err = location_of(w, node, node == leaf, &(*ids)[(*n)++]);
         if (err != 0)
             return err;
     }

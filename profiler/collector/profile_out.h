@@ -20,6 +20,7 @@ struct writer {
     const struct process *p;
     const struct process *whole; /* that it is a piece of, or itself: threads, mappings, region */
     const struct call_tree *tree;
+    bool leaves_are_functions; /* the leaf's address is where the function begins */
     struct stile__builder *builder;
     struct stile__symbolizer *symbolizer; /* NULL: without names */
     struct perf_map perf_map;             /* names of code that no module has */

@@ -85,7 +85,7 @@ struct stile__wait_words {
 };
 /* Where waits fill a ring faster than it is drained, fewer are recorded: as at so many times the rate, so that others find
  * room; at least at so many times a microsecond. Returns the most that the rate may become. */
-#define STILE__WAIT_THIN_MAX 16u
+#define STILE__WAIT_THIN_MAX 256u
 #define STILE__WAIT_THIN_NS  1000u
 static inline uint64_t stile__wait_rate_max(uint64_t rate_ns)
 {

@@ -494,7 +494,10 @@ def _check_names(p):
 def _check_comments(p):
     """Version, command line, clock, both rates, and a count for every reason."""
     text = "\n".join(p.comments)
-    wanted = {"version": r"^stile \d+\.\d+", "command line": r"^command: .", "clock": r"^clock: .",
-              "rates": r"\d+ Hz requested, .*\d"}
+    wanted = {"version": r"^stile \d+\.\d+", "command line": r"^command: ."}
+    if p.period_type[0] == "cpu":
+        wanted.update({"clock": r"^clock: .", "rates": r"\d+ Hz requested, .*\d"})
+    else:
+        wanted.update({"rate": r"^rate: .*\d+ ns", "lost waits": r"^lost: \d+ waits"})
     wanted.update({name: re.escape(name) for name in {reason(s) for s in p.samples} - {None}})
     return [f"no comment says the {what}" for what, how in wanted.items() if not re.search(how, text, re.M)]

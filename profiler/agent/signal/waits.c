@@ -8,6 +8,10 @@
 
 #include "profiler/agent/signal/poison.h"
 
+/* How much of the highest rate is enough while half, and a quarter, of the ring is free. */
+#define THIN_HALF    64u
+#define THIN_QUARTER 8u
+
 /* A generator of Marsaglia's (Xorshift RNGs, 2003): one word per thread. */
 static uint64_t chance(struct stile__thread *t)
 {
@@ -116,7 +120,9 @@ static uint64_t rate_of(struct stile__session *s, struct stile__thread *t)
                           atomic_load_explicit(&t->slot->tail, memory_order_relaxed);
     if (full < cells / 2)
         return s->block_rate_ns;
-    return stile__wait_rate_max(s->block_rate_ns) / (full < cells / 4 * 3 ? 4 : 1);
+    return stile__wait_rate_max(s->block_rate_ns) / (full < cells / 4 * 3   ? THIN_HALF
+                                                     : full < cells / 8 * 7 ? THIN_QUARTER
+                                                                            : 1);
 }
 
 static void words_append(struct stile__record *record, uint64_t why, uint64_t delay_ns, uint64_t hook)
@@ -238,10 +244,9 @@ bool stile__stack_in_handler(struct stile__session *s, struct stile__region *r, 
         stile__ring_reserve(ring_of(s, r, t), ring_cells, &t->slot->head, &t->slot->tail,
                             STILE__WALK_CELLS_MAX(ring_cells), &commit);
     if (record == NULL)
-        return true;
+        return false;
     stile__record_init(s, r, t, record, 1);
     walk(s, r, t, at, record);
-    const bool whole = record->reason == STILE__REASON_NONE && record->kind == STILE__RECORD_WALKED;
     blocks_drop(s, r, record); /* what was reserved is not published */
-    return !whole || t->walk_crossings != 0;
+    return t->walk_crossings != 0;
 }

@@ -43,7 +43,8 @@ void stile__wait_tell(struct stile__session *s, struct stile__region *r, struct 
 bool stile__wait_look(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                       uint64_t rsp);
 
-/* Whether a walk from here meets a signal's frame, or comes to no end: the thread may be in a handler inside its wait. */
+/* Whether a walk from here meets a signal's frame: the thread may be in a handler inside its wait. Where rules are missing it is
+ * taken to have left that: then the rest of the outer wait is not told, where otherwise no wait would be any more. */
 bool stile__stack_in_handler(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                              const struct stile__place *at);
 

@@ -1,6 +1,6 @@
 /* Waits that do not come back to where they were called: left by siglongjmp from a handler, once to shallower and once to deeper
  * code after it; cancelled; a handler's own wait inside one; and a wait after each, which is told as usual.
- * left_waits jump|deep|cancel|inside. Prints how long what was waited for took. */
+ * left_waits jump|deep|cancel|inside. Prints how long what was waited for took, and what came between that and the next wait. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define ROUNDS 5
+#define INNER  20
 #define MS     1000000ull
 
 static sigjmp_buf out;
@@ -33,9 +34,9 @@ static void spin_ms(uint64_t ms)
         ;
 }
 
-static void say(const char *name, int n, uint64_t ns)
+static void say(const char *name, int n, uint64_t ns, uint64_t more)
 {
-    printf("%s %d %llu\n", name, n, (unsigned long long)ns);
+    printf("%s %d %llu %llu\n", name, n, (unsigned long long)ns, (unsigned long long)more);
 }
 
 /* A wait like others. */
@@ -84,14 +85,17 @@ static void jumps(int deep)
         else
             after += plain();
     }
-    say("wait_for_ever", ROUNDS, left);
-    say("plain", ROUNDS, after);
+    say("wait_for_ever", ROUNDS, left, 0);
+    say("plain", ROUNDS, after, 0);
 }
+
+static uint64_t spun_until;
 
 static __attribute__((noinline)) void cleans_up(void *arg)
 {
     (void)arg;
     spin_ms(30);
+    spun_until = now_ns(CLOCK_MONOTONIC);
     plain();
 }
 
@@ -106,7 +110,7 @@ static void *cancelled(void *arg)
 
 static void cancels(void)
 {
-    uint64_t ns = 0;
+    uint64_t ns = 0, more = 0;
     for (int i = 0; i < ROUNDS; i++) {
         pthread_t t;
         uint64_t start = now_ns(CLOCK_MONOTONIC);
@@ -114,11 +118,13 @@ static void cancels(void)
             _exit(1);
         usleep(30000);
         pthread_cancel(t);
-        ns += now_ns(CLOCK_MONOTONIC) - start;
+        uint64_t cancelled_at = now_ns(CLOCK_MONOTONIC);
+        ns += cancelled_at - start;
         pthread_join(t, NULL);
+        more += spun_until - cancelled_at;
     }
-    say("wait_for_ever", ROUNDS, ns);
-    say("plain", ROUNDS, ROUNDS * 20 * MS);
+    say("wait_for_ever", ROUNDS, ns, more);
+    say("plain", ROUNDS, ROUNDS * 20 * MS, 0);
 }
 
 static __attribute__((noinline)) void waits_too(int signal)
@@ -137,14 +143,14 @@ static void inside(void)
     struct sigaction act = {.sa_handler = waits_too, .sa_flags = SA_RESTART};
     uint64_t ns = 0;
     sigaction(SIGALRM, &act, NULL);
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; i < INNER; i++) {
         uint64_t start = now_ns(CLOCK_MONOTONIC);
         setitimer(ITIMER_REAL, &in, NULL);
         if (read(inner[0], &byte, 1) != 1)
             _exit(1);
         ns += now_ns(CLOCK_MONOTONIC) - start;
     }
-    say("inside", ROUNDS, ns);
+    say("inside", INNER, ns, 0);
 }
 
 int main(int argc, char **argv)

@@ -1,5 +1,5 @@
-/* Many short waits: two threads hand a word to and fro through pipes. Prints how many waits one side had and how long
- * they took together. short_waits N */
+/* Many short waits: one thread asks another through a pipe, which works a little before it answers. Prints how many waits the
+ * first one had and how long they took together. short_waits N */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,12 +16,23 @@ static uint64_t now_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+static void work(uint64_t ns)
+{
+    uint64_t end = now_ns() + ns;
+    while (now_ns() < end)
+        ;
+}
+
 static __attribute__((noinline)) void answers(void)
 {
     char byte;
-    for (int i = 0; i < n; i++)
-        if (read(there[0], &byte, 1) != 1 || write(back[1], &byte, 1) != 1)
+    for (int i = 0; i < n; i++) {
+        if (read(there[0], &byte, 1) != 1)
             _exit(1);
+        work(50000);
+        if (write(back[1], &byte, 1) != 1)
+            _exit(1);
+    }
 }
 
 static void *other(void *arg)

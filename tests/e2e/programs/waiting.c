@@ -1,7 +1,10 @@
 /* Waits of known length, each in a function of its own, which measures them itself: for each function prints its name, how
- * often it waited and for how many nanoseconds. waiting ROUNDS [NAME...] */
+ * often it waited for a millisecond and more, how many nanoseconds all took, and how many of them it was ready to run and had
+ * no processor, which may be before the wait and after it as well as in it. waiting ROUNDS [NAME...] */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
@@ -39,6 +42,18 @@ static uint64_t now_ns(void)
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* That this thread was ready to run and did not, by the kernel's books. */
+static uint64_t run_delay(void)
+{
+    char text[96] = "";
+    uint64_t ns = 0;
+    int fd = open("/proc/thread-self/schedstat", O_RDONLY);
+    check(fd >= 0 && read(fd, text, sizeof text - 1) > 0, "schedstat");
+    close(fd);
+    check(sscanf(text, "%*u %" SCNu64, &ns) == 1, "schedstat");
+    return ns;
 }
 
 static __attribute__((noinline)) void meet(void)
@@ -339,17 +354,22 @@ static void *other_side(void *arg)
 static void kind_run(const struct kind *k)
 {
     pthread_t other;
-    uint64_t ns = 0;
+    uint64_t ns = 0, delay = 0;
+    int n = 0;
     check(pthread_create(&other, NULL, other_side, (void *)(uintptr_t)k) == 0, "pthread_create");
     for (int i = 0; i < rounds; i++) {
         meet();
-        uint64_t start = now_ns();
+        uint64_t delay_before = run_delay(), start = now_ns();
         k->wait();
-        ns += now_ns() - start;
+        uint64_t took = now_ns() - start, delayed = run_delay() - delay_before;
+        ns += took;
+        delay += delayed;
+        n += took >=
+             delayed + 1000000; /* on a busy machine this side may come when there is nothing to wait for */
         meet();
     }
     pthread_join(other, NULL);
-    printf("%s %d %llu\n", k->name, rounds, (unsigned long long)ns);
+    printf("%s %d %" PRIu64 " %" PRIu64 "\n", k->name, n, ns, delay);
 }
 
 static bool wanted(const char *name, int argc, char **argv)

@@ -39,7 +39,7 @@ static int tear_down(void **state)
 
 static void wait_write(uint64_t why, uint32_t count, uint64_t delay_ns, enum stile__reason reason)
 {
-    const struct stile__wait_words words = {delay_ns, why};
+    const struct stile__wait_words words = {delay_ns, why, (uintptr_t)&a_wait_to_find};
     uint64_t commit;
     struct stile__record *r = hand_made_reserve(&h, 1 + STILE__WAIT_WORDS, &commit);
     r->kind = STILE__RECORD_WALKED;
@@ -47,7 +47,7 @@ static void wait_write(uint64_t why, uint32_t count, uint64_t delay_ns, enum sti
     r->reason = (uint8_t)reason;
     r->n_new = r->n_inline = 1;
     r->ticks = count;
-    r->words[0] = (uintptr_t)&a_wait_to_find + 4;
+    r->words[0] = (uintptr_t)&a_wait_to_find + 400; /* somewhere: what was called is the leaf */
     memcpy(r->words + 1, &words, sizeof words);
     stile__ring_commit(&h.slot->head, commit);
 }
@@ -142,7 +142,7 @@ static void test_a_file(void **state)
     assert_true(has_comment(p, "rwlock (read) 3, 0.002 s; poll 1, 0.020 s; elsewhere 1, 2.000 s"));
     assert_true(has_comment(p, "lost: 4 waits, 0.030 s"));
     assert_true(has_comment(p, "[no unwind info] 1 waits, 0.020 s"));
-    assert_true(has_comment(p, "waiting elsewhere: 2.000 s; left out for 0 threads"));
+    assert_true(has_comment(p, "[waiting elsewhere]: 2.000 s; left out for 0 threads"));
     assert_true(has_comment(p, "stack ownership: not checked"));
     stile__profile_free(p);
 }
@@ -160,7 +160,7 @@ static void test_nothing(void **state)
     h.process->toggles = true;
     h.process->damage = "of a kind";
     p = written();
-    assert_true(has_comment(p, "waiting elsewhere: left out, since"));
+    assert_true(has_comment(p, "[waiting elsewhere]: left out, since"));
     assert_true(has_comment(p, "damaged: of a kind"));
     stile__profile_free(p);
 }

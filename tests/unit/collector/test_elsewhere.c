@@ -41,7 +41,7 @@ static uint64_t booked(void)
 /* A wait that a hook has seen. */
 static void wait_write(uint64_t delay_ns)
 {
-    const struct stile__wait_words words = {delay_ns, STILE__WAIT_MUTEX};
+    const struct stile__wait_words words = {delay_ns, STILE__WAIT_MUTEX, 0};
     uint64_t commit;
     struct stile__record *r = hand_made_reserve(&h, STILE__WAIT_WORDS, &commit);
     r->kind = STILE__RECORD_WALKED;

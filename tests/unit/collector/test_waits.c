@@ -55,7 +55,7 @@ static void record_fill(struct stile__record *r, uint32_t n, uint64_t first)
 static void wait_write(uint32_t n_frames, uint64_t why, uint32_t count, uint64_t delay_ns,
                        enum stile__reason reason)
 {
-    const struct stile__wait_words words = {delay_ns, why};
+    const struct stile__wait_words words = {delay_ns, why, frame(1)};
     uint64_t commit;
     struct stile__record *r = hand_made_reserve(&h, n_frames + STILE__WAIT_WORDS, &commit);
     record_fill(r, n_frames, 1);
@@ -70,6 +70,7 @@ static void wait_begin(enum stile__wait_reason why, uint64_t since_ns)
 {
     memset(h.left, 0, STILE__PAGE);
     h.left->since_ns = since_ns;
+    h.left->hook = frame(1);
     record_fill(&h.left->record, 3, 1);
     h.left->record.cells = (uint8_t)stile__record_cells(3 + STILE__WAIT_WORDS);
     h.left->record.frames_block = h.left->record.block = STILE__BLOCK_NONE;
@@ -151,7 +152,7 @@ static void test_damage(void **state)
     expect_damage("a wait took longer than there was time");
     wait_write(1, STILE__WAIT_MUTEX, 1, UINT64_MAX, STILE__REASON_NONE);
     expect_damage("a wait took longer than there was time");
-    wait_write(1, STILE__WAIT_MUTEX, RATE_NS + 2, 1000, STILE__REASON_NONE);
+    wait_write(1, STILE__WAIT_MUTEX, (uint32_t)stile__wait_rate_max(RATE_NS) + 2, 1000, STILE__REASON_NONE);
     expect_damage("a record stands for more waits than there can be");
     wait_write(1, STILE__WAIT_MUTEX | STILE__WAIT_WAKES, 1, 1, STILE__REASON_NONE);
     expect_damage("who ends a wait waits for nothing");

@@ -37,7 +37,8 @@ static int tear_down(void **state)
 
 static void path_set(const char *name)
 {
-    snprintf(h.process->files[FILE_CPU].path, sizeof h.process->files[FILE_CPU].path, "%s", scratch_path(name));
+    snprintf(h.process->files[FILE_CPU].path, sizeof h.process->files[FILE_CPU].path, "%s",
+             scratch_path(name));
 }
 
 /* Looks as the collector does until the writer has ended. */

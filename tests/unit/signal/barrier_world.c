@@ -40,6 +40,7 @@ void world_begin(enum stile__barriers_wish wish)
     t->slot = world.slot;
     t->region = world.region;
     t->id = (100 + sessions) << 32;
+    atomic_store(&t->slot->generation, (uint32_t)(100 + sessions));
     t->tid = (uint32_t)gettid();
     t->stack_read = 0;
     memset(&t->barriers, 0, sizeof t->barriers);

@@ -614,6 +614,7 @@ static void change_remove(void)
 static void change_session(void)
 {
     stile__thread.id += 1ull << 32;
+    atomic_fetch_add(&stile__thread.slot->generation, 1);
     world.n_base = 0;
     world_tick(&place);
 }
