@@ -10,6 +10,7 @@
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/stile.h"
 #include "profiler/agent/waiters.h"
+#include "profiler/region/raw_syscall.h"
 
 #define HOOKS(X)                                                                                             \
     X(mtx_lock)                                                                                              \
@@ -92,11 +93,29 @@ static inline bool looks_free(const pthread_mutex_t *m)
             __atomic_load_n(&m->__data.__kind, __ATOMIC_RELAXED)) == 0;
 }
 
+/* A robust mutex that cannot be had again stays taken after a try, in libc up to 2.36 at least: it is looked at instead. Its word
+ * has the number of its owner, and whether that has died. */
+static bool robust(const pthread_mutex_t *m)
+{
+    return (__atomic_load_n(&m->__data.__kind, __ATOMIC_RELAXED) & 16) != 0;
+}
+
+static bool robust_taken(const pthread_mutex_t *m)
+{
+    unsigned word = (unsigned)__atomic_load_n(&m->__data.__lock, __ATOMIC_RELAXED),
+             owner = word & 0x3fffffffu;
+    return owner != 0 && (word & 0x40000000u) == 0 && owner != stile__raw_gettid();
+}
+
+/* What a try returns, EBUSY if `call` would have to wait, or what `call` does. */
+#define TRY(m, call)                                                                                         \
+    (__builtin_expect(robust(m), 0) ? (robust_taken(m) ? EBUSY : (call)) : NEXT(pthread_mutex_trylock)(m))
+
 static int record_pthread_mutex_lock(pthread_mutex_t *m)
 {
     if (__builtin_expect(looks_free(m), 1))
         return FOUND(pthread_mutex_lock)(m);
-    int err = FOUND(pthread_mutex_trylock)(m);
+    int err = TRY(m, FOUND(pthread_mutex_lock)(m));
     return __builtin_expect(err == EBUSY, 0) ? wait_pthread_mutex_lock(m) : err;
 }
 
@@ -152,7 +171,7 @@ STILE_EXPORT int pthread_mutex_timedlock(pthread_mutex_t *m, const struct timesp
 {
     if (!stile__blocking_on())
         return NEXT(pthread_mutex_timedlock)(m, until);
-    int err = NEXT(pthread_mutex_trylock)(m);
+    int err = TRY(m, NEXT(pthread_mutex_timedlock)(m, until));
     if (err != EBUSY)
         return err;
     return WAITS(STILE__WAIT_MUTEX, pthread_mutex_timedlock, m, NEXT(pthread_mutex_timedlock)(m, until));
@@ -164,7 +183,7 @@ STILE_EXPORT int pthread_mutex_clocklock(pthread_mutex_t *m, clockid_t clock, co
         return ENOSYS;
     if (!stile__blocking_on() || !clock_known(clock))
         return NEXT(pthread_mutex_clocklock)(m, clock, until);
-    int err = NEXT(pthread_mutex_trylock)(m);
+    int err = TRY(m, NEXT(pthread_mutex_clocklock)(m, clock, until));
     if (err != EBUSY)
         return err;
     return WAITS(STILE__WAIT_MUTEX, pthread_mutex_clocklock, m,
@@ -188,12 +207,13 @@ STILE_EXPORT int mtx_timedlock(mtx_t *m, const struct timespec *until)
 /* In libc's word: a writer has it, or is about to; above, the number of readers. */
 #define RW_WRITE_PHASE  1u
 #define RW_READER_SHIFT 3
+#define RW_WAITED_FOR   2u /* in its words to wait on */
 
 /* What the waits are for that an unlock by one who has the lock ends, or none. */
 static inline enum stile__wait_reason rw_wakes(const pthread_rwlock_t *l)
 {
     unsigned word = __atomic_load_n(&l->__data.__readers, __ATOMIC_RELAXED);
-    bool writers = __atomic_load_n(&l->__data.__writers, __ATOMIC_RELAXED) != 0;
+    bool writers = (__atomic_load_n(&l->__data.__writers_futex, __ATOMIC_RELAXED) & RW_WAITED_FOR) != 0;
     if ((word & RW_WRITE_PHASE) == 0) /* a reader: the last one lets a writer have it */
         return word >> RW_READER_SHIFT == 1 ? STILE__WAIT_RWLOCK_WRITE : STILE__WAIT_NONE;
     bool writers_first = l->__data.__flags != PTHREAD_RWLOCK_PREFER_READER_NP && writers;
