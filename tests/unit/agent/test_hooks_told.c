@@ -296,6 +296,8 @@ static void test_cancellation(void **state)
     int left = 0;
     sem_t empty;
     (void)state;
+    if (UNDER_ASAN)
+        skip(); /* it loses sight of a cancelled thread's stack */
     assert_int_equal(sem_init(&empty, 0, 0), 0);
     for (int on = 0; on < 2; on++) {
         fake_record(on != 0);
