@@ -99,9 +99,12 @@ static void *take(void *arg)
 {
     struct taker *t = arg;
     atomic_store(&t->tid, (int)stile__raw_gettid());
+    errno = 4242;
     t->err = t->way->take();
     if (t->err == 0)
         t->err = t->way->give();
+    if (errno != 4242)
+        t->err = errno;
     return NULL;
 }
 
