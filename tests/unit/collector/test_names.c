@@ -176,6 +176,56 @@ static void numbered_images_of_a_child(void *unused)
     CHILD_CHECK(is(second, "/d/x.1002.2.pb") && is(third, "/d/x.1002.3.pb") && is(fourth, "/d/x.1002.pb"));
 }
 
+static void assign_both(struct process *p, const char *cpu, const char *block, struct process *earlier)
+{
+    struct hello_text text = {.text = {cpu, cpu, "/d", "command", block, block}};
+    names_assign(p, &text, earlier);
+}
+
+static bool block_is(const struct process *p, const char *path)
+{
+    if (strcmp(p->files[FILE_BLOCK].path, path) != 0)
+        fprintf(stderr, "the blocking profile's path is %s\n", p->files[FILE_BLOCK].path);
+    return strcmp(p->files[FILE_BLOCK].path, path) == 0;
+}
+
+/* A blocking profile has a name by the same rules. */
+static void both(void *unused)
+{
+    struct process *first = process(1), *child = process(2), *image = process(2), *other = numbered(3);
+    (void)unused;
+    assign_both(first, "x.pb.gz", "b.pb.gz", NULL);
+    CHILD_CHECK(is(first, "/d/x.pb.gz") && block_is(first, "/d/b.pb.gz"));
+    CHILD_CHECK(first->files[FILE_CPU].owns && first->files[FILE_BLOCK].owns);
+    assign_both(child, "x.pb.gz", "b.pb.gz", NULL);
+    CHILD_CHECK(is(child, "/d/x.1002.pb.gz") && block_is(child, "/d/b.1002.pb.gz"));
+    CHILD_CHECK(!child->files[FILE_CPU].owns && !child->files[FILE_BLOCK].owns);
+    assign_both(image, "x.pb.gz", "b.pb.gz", child);
+    CHILD_CHECK(is(child, "/d/x.1002.1.pb.gz") && block_is(child, "/d/b.1002.1.pb.gz"));
+    CHILD_CHECK(is(image, "/d/x.1002.pb.gz") && block_is(image, "/d/b.1002.pb.gz"));
+    assign_both(other, "y.pb.gz", "b.pb.gz", NULL);
+    CHILD_CHECK(is(other, "/d/y.1.pb.gz") && block_is(other, "/d/b.1003.1.pb.gz"));
+    names_next(other);
+    CHILD_CHECK(is(other, "/d/y.2.pb.gz") && block_is(other, "/d/b.1003.2.pb.gz"));
+}
+
+/* PROFILE_BLOCK alone, and a descendant that does both. */
+static void block_alone(void *unused)
+{
+    struct process *first = process(1), *image = process(1), *second = process(2), *cut = numbered(3);
+    (void)unused;
+    assign_both(first, "", "b.pb.gz", NULL);
+    CHILD_CHECK(is(first, "") && block_is(first, "/d/b.pb.gz") && !first->files[FILE_CPU].owns);
+    assign_both(image, "", "b.pb.gz", first);
+    CHILD_CHECK(is(first, "") && block_is(first, "/d/b.1001.1.pb.gz"));
+    CHILD_CHECK(is(image, "") && block_is(image, "/d/b.pb.gz") && image->number == 0);
+    assign_both(second, "x.pb.gz", "b.pb.gz", NULL);
+    CHILD_CHECK(is(second, "/d/x.pb.gz") && second->files[FILE_CPU].owns);
+    CHILD_CHECK(block_is(second, "/d/b.1002.pb.gz"));
+    assign_both(cut, "", "c.pb", NULL);
+    CHILD_CHECK(is(cut, "") && block_is(cut, "/d/c.1.pb"));
+}
+
 static void test_names(void **state)
 {
     static void (*const tests[])(void *) = {owner_and_children,
@@ -186,7 +236,9 @@ static void test_names(void **state)
                                             exec_of_a_child,
                                             numbers,
                                             numbered_images,
-                                            numbered_images_of_a_child};
+                                            numbered_images_of_a_child,
+                                            both,
+                                            block_alone};
     (void)state;
     scratch_make();
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)

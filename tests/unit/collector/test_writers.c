@@ -243,6 +243,85 @@ static void test_a_piece_waits_for_a_flush(void **state)
     assert_int_equal(rounds(piece), 0);
 }
 
+static void block_set(const char *name)
+{
+    struct target *t = &h.process->files[FILE_BLOCK];
+    snprintf(t->path, sizeof t->path, "%s", scratch_path(name));
+    t->owns = true;
+}
+
+static void test_both_files(void **state)
+{
+    int error = 1;
+    (void)state;
+    path_set("x.pb");
+    block_set("x.block.pb");
+    h.process->flush_wanted = 1;
+    writer_start_due(h.process);
+    assert_false(writer_ends(&error));
+    assert_int_equal(atomic_load(&h.region->flush_done), 1);
+    assert_int_equal(access(scratch_path("x.pb"), F_OK), 0);
+    assert_int_equal(access(scratch_path("x.block.pb"), F_OK), 0);
+    unlink(scratch_path("x.pb"));
+    unlink(scratch_path("x.block.pb"));
+    process_end(h.process);
+    writer_start_due(h.process);
+    assert_true(writer_ends(&error));
+    assert_int_equal(error, 0);
+    assert_true(h.process->files[FILE_CPU].wrote && h.process->files[FILE_BLOCK].wrote);
+    assert_int_equal(access(scratch_path("x.pb"), F_OK), 0);
+    assert_int_equal(access(scratch_path("x.block.pb"), F_OK), 0);
+}
+
+/* Neither hides the other's failure, nor keeps the other from being written. */
+static void test_one_of_both_fails(void **state)
+{
+    int error = 0;
+    (void)state;
+    path_set("x.pb");
+    block_set("missing/x.block.pb");
+    process_end(h.process);
+    writer_start_due(h.process);
+    assert_true(writer_ends(&error));
+    assert_int_equal(error, -ENOENT);
+    assert_true(h.process->files[FILE_CPU].wrote && !h.process->files[FILE_BLOCK].wrote);
+    assert_int_equal(h.process->files[FILE_CPU].error, 0);
+    assert_int_equal(h.process->files[FILE_BLOCK].error, -ENOENT);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_FAILED);
+    assert_non_null(strstr(h.region->message, "x.block.pb"));
+}
+
+/* The waits of a child that nobody named a file for, and that has none. */
+static void test_one_of_both_is_due(void **state)
+{
+    int error = 1;
+    (void)state;
+    path_set("x.7.pb");
+    block_set("x.block.7.pb");
+    h.process->files[FILE_CPU].owns = h.process->files[FILE_BLOCK].owns = false;
+    process_end(h.process);
+    writer_start_due(h.process);
+    assert_true(writer_ends(&error));
+    assert_int_equal(error, 0);
+    assert_true(h.process->files[FILE_CPU].wrote && !h.process->files[FILE_BLOCK].wrote);
+    assert_int_equal(access(scratch_path("x.block.7.pb"), F_OK), -1);
+}
+
+/* PROFILE_BLOCK alone: there is no CPU profile, though there are ticks. */
+static void test_block_alone(void **state)
+{
+    int error = 1;
+    (void)state;
+    block_set("x.block.pb");
+    process_end(h.process);
+    writer_start_due(h.process);
+    assert_true(writer_ends(&error));
+    assert_int_equal(error, 0);
+    assert_false(h.process->files[FILE_CPU].wrote);
+    assert_true(h.process->files[FILE_BLOCK].wrote);
+    assert_int_equal(atomic_load(&h.region->finish_state), STILE__FINISH_WRITTEN);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -257,6 +336,10 @@ int main(void)
         TEST(test_a_piece_and_the_rest),
         TEST(test_a_piece_that_fails),
         TEST(test_a_piece_waits_for_a_flush),
+        TEST(test_both_files),
+        TEST(test_one_of_both_fails),
+        TEST(test_one_of_both_is_due),
+        TEST(test_block_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
