@@ -111,11 +111,31 @@ static void test_what_makes_a_node(void **state)
     call_tree_free(&t);
 }
 
+static void test_what_makes_a_sample(void **state)
+{
+    enum { LABELS = 1000, THREADS = 3 };
+    struct call_tree t;
+    (void)state;
+    assert_int_equal(call_tree_init(&t), 0);
+    uint32_t node = call_tree_child(&t, CALL_TREE_ROOT, 1, 0x1000);
+    for (uint32_t round = 1; round <= 2; round++)
+        for (uint32_t i = 0; i < LABELS; i++)
+            for (uint32_t thread = 0; thread < THREADS; thread++)
+                assert_int_equal(call_tree_add(&t, node, thread, i, round, i), 0);
+    assert_int_equal(t.n_samples, LABELS * THREADS);
+    for (uint32_t i = 0; i < t.n_samples; i++) {
+        assert_int_equal(t.samples[i].ticks, 3);
+        assert_int_equal(t.samples[i].ns, 2 * t.samples[i].label);
+    }
+    call_tree_free(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_stacks),
         cmocka_unit_test(test_what_makes_a_node),
+        cmocka_unit_test(test_what_makes_a_sample),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
