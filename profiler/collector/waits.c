@@ -12,8 +12,9 @@
 #include "profiler/collector/records.h"
 #include "profiler/region/check.h"
 
-#define SLACK_NS 1000000000u /* beyond what a record may stand for by chance */
-#define CLOCK_NS 1000000000u /* between looks at the clocks of threads */
+#define SLACK_NS    1000000000u /* beyond what a record may stand for by chance */
+#define CLOCK_NS    1000000000u /* between looks at the clocks of threads, */
+#define CLOCK_SHARE 50u         /* which cost one part in so many at most */
 
 const char *waits_init(struct process *p)
 {
@@ -29,9 +30,10 @@ const char *waits_init(struct process *p)
     if (w->rate_ns > STILE__BLOCK_RATE_MAX || w->advance_ns > STILE__ADVANCE_NS_MAX)
         return "the region's rate of waits is out of range";
     w->alone = r->ticks_wanted == 0;
-    w->start_mono_ns = p->start_mono_ns;
-    w->next_ns = now_mono_ns() + w->advance_ns;
-    w->next_clock_ns = now_mono_ns() + CLOCK_NS;
+    uint64_t now = now_mono_ns();
+    w->start_mono_ns = p->start_mono_ns < now ? p->start_mono_ns : now;
+    w->next_ns = now + w->advance_ns;
+    w->next_clock_ns = now + CLOCK_NS;
     return call_tree_init(&w->tree) != 0 ? "the collector has no memory" : NULL;
 }
 
@@ -47,6 +49,7 @@ bool waits_cut(struct process *p, struct process *piece)
                                           .rate_ns = w->rate_ns,
                                           .advance_ns = w->advance_ns,
                                           .start_mono_ns = w->start_mono_ns,
+                                          .late = w->late,
                                           .next_ns = w->next_ns,
                                           .next_clock_ns = w->next_clock_ns};
     if (!w->on)
@@ -317,11 +320,13 @@ void waits_look(struct process *p, bool now)
     if (!now && !clocks && w->advance_ns != 0 && ns < w->next_ns)
         return;
     w->next_ns = ns + w->advance_ns;
-    w->next_clock_ns = clocks ? ns + CLOCK_NS : w->next_clock_ns;
     w->generations++;
     uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_acquire);
     if (used > p->size.slot_max)
         p->damage = "more thread slots are in use than there are";
     for (uint32_t i = 0; i < used && p->damage == NULL; i++)
         slot_look(p, i, clocks, now);
+    uint64_t cost = now_mono_ns() - ns;
+    if (clocks)
+        w->next_clock_ns = ns + (cost * CLOCK_SHARE > CLOCK_NS ? cost * CLOCK_SHARE : CLOCK_NS);
 }

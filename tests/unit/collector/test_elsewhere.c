@@ -1,9 +1,8 @@
 /* collector/elsewhere.c: what of a thread's life is in no book is booked once, in the piece that it belongs to. */
 #include "tests/unit/support.h"
-#include "tests/unit/collector/hand_made.h"
+#include "tests/unit/collector/hand_made_waits.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "barriers/ownership.h"
@@ -38,18 +37,6 @@ static uint64_t booked(void)
     return p->waits.reason_ns[STILE__WAIT_ELSEWHERE];
 }
 
-/* A wait that a hook has seen. */
-static void wait_write(uint64_t delay_ns)
-{
-    const struct stile__wait_words words = {delay_ns, STILE__WAIT_MUTEX, 0};
-    uint64_t commit;
-    struct stile__record *r = hand_made_reserve(&h, STILE__WAIT_WORDS, &commit);
-    r->kind = STILE__RECORD_WALKED;
-    r->flags = STILE__IS_WAIT;
-    memcpy(r->words, &words, sizeof words);
-    stile__ring_commit(&h.slot->head, commit);
-}
-
 /* The thread ends after this life; it has used and been kept from the processor for so long. */
 static void thread_ends(uint64_t life_ns, uint64_t cpu_ns, uint64_t run_delay_ns)
 {
@@ -66,7 +53,7 @@ static void thread_ends(uint64_t life_ns, uint64_t cpu_ns, uint64_t run_delay_ns
 static void test_an_end(void **state)
 {
     (void)state;
-    wait_write(150 * MS_NS);
+    hand_made_wait(&h, 0, STILE__WAIT_MUTEX, 1, 150 * MS_NS, STILE__REASON_NONE);
     process_drain(p);
     thread_ends(1000 * MS_NS, 200 * MS_NS, 50 * MS_NS);
     assert_int_equal(booked(), 600 * MS_NS);
@@ -123,12 +110,7 @@ static void test_alive(void **state)
 static void test_open_waits(void **state)
 {
     (void)state;
-    h.left->since_ns = h.slot->birth_mono_ns;
-    h.left->record.cells = 2;
-    h.left->record.kind = STILE__RECORD_WALKED;
-    h.left->record.flags = STILE__IS_WAIT;
-    h.left->record.frames_block = h.left->record.block = STILE__BLOCK_NONE;
-    assert_true(stile__stack_wait(&h.slot->status, STILE__WAIT_READ));
+    hand_made_wait_begin(&h, STILE__WAIT_READ, h.slot->birth_mono_ns);
     waits_look(p, true);
     assert_null(p->damage);
     assert_true(p->threads[0].clocked);
