@@ -202,6 +202,7 @@ static int results_take(struct process *p, char *message, size_t size)
     for (int k = 0; k < FILES; k++) {
         struct target *t = &p->files[k];
         int result = atomic_load_explicit(&p->batch->results[p->batch_index][k], memory_order_acquire);
+        t->error = 0;
         if (result == NOT_DUE || t->path[0] == '\0')
             continue;
         t->error = result != 0 ? 1 - result : -EIO;
