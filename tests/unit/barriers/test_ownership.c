@@ -210,6 +210,7 @@ static void test_freeze_parks(void **state)
 /* A freeze does not keep a thread from dying, a reader does. */
 static void test_death_waits_for_a_reader(void **state)
 {
+    int waited = 0;
     (void)state;
     for (int round = 0; round < 20; round++) {
         pthread_t thread;
@@ -224,9 +225,11 @@ static void test_death_waits_for_a_reader(void **state)
         const bool early = atomic_load(&through);
         const bool kept = stile__scan_end(&status, seen);
         assert_false(early && kept); /* on a busy machine its patience may have ended: then it says so */
+        waited += kept;
         pthread_join(thread, NULL);
         assert_int_equal(now(), STILE__STACK_DEAD);
     }
+    assert_true(waited > 0);
 }
 
 /* What the thread leaves: plain memory, that nothing but the word orders. */
