@@ -28,6 +28,7 @@ static int set_up(void **state)
     memset(&session, 0, sizeof session);
     stile__session_size_set(&session, size_made);
     session.depth = STILE__DEPTH_MAX;
+    session.signal = SIGPROF;
     atomic_store(&session.region, region);
     slot = stile__region_slot(region, 3);
     stile__session = &session;
