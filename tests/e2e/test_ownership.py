@@ -1,5 +1,5 @@
-"""PROFILE_DEBUG=checkstackownership=1, which is on in whatever a test starts: who reads a stack that is not his ends the
-program, and both are named. The violations are planted in a library of their own (tests/faults)."""
+"""PROFILE_DEBUG=checkstackownership=1, which is on in whatever a test starts: who reads a stack that is not his ends
+the program, and both are named. The violations are planted in a library of their own (tests/faults)."""
 
 import re
 import signal
@@ -50,7 +50,8 @@ def test_violation_is_found(out, fault):
     assert lines[0].startswith("stile: stack ownership is violated: "), r
     assert lines[0].endswith("is not in the table of those" if fault == "owner-executes"
                              else "nobody holds the stack's lock"), lines[0]
-    owner = re.fullmatch(r"stile:   owner: thread (\d+), running; the stack's lock is free; its stack is its own", lines[1])
+    owner = re.fullmatch(r"stile:   owner: thread (\d+), running; the stack's lock is free; its stack is its own",
+                         lines[1])
     assert owner, lines[1]
     who = re.fullmatch(rf"stile:   reader: thread (\d+), {reader}:", lines[2])
     assert who and who[1] == owner[1], lines[2]
