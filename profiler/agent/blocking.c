@@ -15,6 +15,9 @@
 /* A call that comes back sooner has not given the processor away and got it again. */
 #define SWITCH_NS 2000u
 
+/* After a wait of that length a look at the count of switches is cheap. */
+#define LOOK_NS 20000u
+
 /* Wake-ups take no time, so that a rate of nanoseconds says nothing of them: as many are recorded as of waits of this length. */
 #define WAKE_NS 1000u
 
@@ -161,7 +164,10 @@ void stile__block_end(struct stile__door *d)
         return;
     const uint64_t until_ns = stile__block_clock();
     wait_leave(d, until_ns, false);
-    stile__thread.switches += until_ns - d->since_ns > SWITCH_NS;
+    /* Counted by the kernel as well. What is known may be too little, and then a call that works is taken for one that waits,
+     * once; never too much, or a wait would be none. */
+    if (until_ns - d->since_ns >= LOOK_NS)
+        stile__thread.switches = switches();
 }
 
 /* Calls of one kind on one thing share a bit with few others. */

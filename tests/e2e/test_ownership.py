@@ -63,6 +63,23 @@ def test_violation_is_found(out, fault):
     assert any(f[1] for f in frames), lines
 
 
+def test_violation_of_a_wait_is_found(tmp_path):
+    """A thread that walks after it has given its stack away: what it left is named, too."""
+    env = {"LD_PRELOAD": torture.FAULTY, "PROFILE_COLLECTOR": harness.STILE, "PROFILE_BLOCK": tmp_path / "block.pb.gz",
+           "STILE_FAULTS": "owner-wait=1", "STILE_FAULTS_REPORT": tmp_path / "faults"}
+    command_line = [harness.program("waiting"), 3, "sleep_nano"]
+    r = harness.run(command_line, env=env, timeout=60)
+    assert r.status == -signal.SIGABRT, r
+    lines = harness.lines(r.err)
+    assert lines[0] == "stile: stack ownership is violated: the thread has given its stack away already", r
+    assert re.match(r"stile:   owner: thread \d+, waiting", lines[1]), lines
+    assert any(re.fullmatch(r"stile:   reader: thread \d+, a wait's walk:", line) for line in lines), lines
+    assert any(FRAME.fullmatch(line) for line in lines), lines
+    unchecked = harness.run(command_line, env=env, timeout=60, unchecked=True)
+    assert unchecked.status == 0 and unchecked.err == b"", unchecked
+    assert torture.report(tmp_path / "faults")[0]["owner-wait"] > 0
+
+
 @planted
 def test_nothing_is_found_where_nothing_is_wrong(out, fault):
     """The same program, checked, ends as it does without a profile."""

@@ -16,7 +16,6 @@
 struct stile__session *stile__session;
 _Thread_local struct stile__thread stile__thread;
 _Atomic bool stile__blocking;
-uint64_t stile__block_quick_ns = STILE__QUICK_NS;
 
 bool stile__thread_owns_tick(const siginfo_t *info)
 {
@@ -85,12 +84,18 @@ void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint
     note(CHECKED, why, (const void *)(uintptr_t)d->id);
 }
 
+#define LONG_NS 10000u /* a rate, and no chance */
+bool stile__block_long(uint64_t ns)
+{
+    return ns >= LONG_NS;
+}
+
 void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const void *hook,
                            const uint64_t *regs, uint64_t since_ns, uint64_t until_ns)
 {
     (void)thing;
     (void)regs;
-    note(until_ns - since_ns >= stile__block_quick_ns ? MEASURED : TOLD, why, hook);
+    note(stile__block_long(until_ns - since_ns) ? MEASURED : TOLD, why, hook);
     atomic_store(&expected, true);
 }
 
