@@ -153,15 +153,15 @@ bool stile__scan_drop(_Atomic uint64_t *status, uint64_t seen)
     return scan_leave(status, seen, 2 * SCANS_ONE);
 }
 
-enum stile__unsafe stile__barriers_safe(uint64_t status, bool transition, bool async, bool traced)
+enum stile__unsafe stile__barriers_safe(uint64_t status, bool async, bool traced)
 {
-    if (transition)
-        return STILE__UNSAFE_TRANSITION;
     if (stile__stack_state(status) == STILE__STACK_WAITING) {
         if (!stile__wait_executes(stile__stack_reason(status)))
             return STILE__UNSAFE_WAITS;
         if (traced)
             return STILE__UNSAFE_EXECUTES;
+    } else if (stile__stack_state(status) != STILE__STACK_RUNNING) {
+        return STILE__UNSAFE_TRANSITION;
     }
     return async ? STILE__UNSAFE_ASYNC : STILE__SAFE;
 }

@@ -106,14 +106,13 @@ bool stile__scan_drop(_Atomic uint64_t *status, uint64_t seen);
 /* Why no barrier may be placed on a stack just now; each is one test. */
 enum stile__unsafe {
     STILE__SAFE,
+    STILE__UNSAFE_TRANSITION, /* the thread has no slot yet, or has given it up */
     STILE__UNSAFE_WAITS,      /* in a system call or a lock: a handler of the program runs inside its wait */
-    STILE__UNSAFE_EXECUTES,   /* the same, of ours, while waits are recorded */
-    STILE__UNSAFE_ASYNC,      /* a signal's frame lies between here and there */
-    STILE__UNSAFE_TRANSITION, /* between walking and waiting, or waking up and running */
+    STILE__UNSAFE_EXECUTES,   /* the same, in code of ours, while waits are recorded */
+    STILE__UNSAFE_ASYNC       /* a signal's frame lies between here and there */
 };
 
-/* The caller is the thread, or has SCAN. transition: it is leaving or taking its stack. async: what is to be changed lies
- * beyond a signal's frame. traced: waits are recorded. */
-enum stile__unsafe stile__barriers_safe(uint64_t status, bool transition, bool async, bool traced);
+/* The caller is the thread, or has SCAN. async: what is to be changed lies beyond a signal's frame. traced: waits are recorded. */
+enum stile__unsafe stile__barriers_safe(uint64_t status, bool async, bool traced);
 
 #endif

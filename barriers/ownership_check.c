@@ -47,7 +47,7 @@ const char *stile__ownership_breach(enum stile__stack_reader reader,
     if (reader == STILE__READER_WAIT && stile__stack_state(facts->status) != STILE__STACK_RUNNING)
         return "the thread has given its stack away already";
     if (reader == STILE__READER_PLANT &&
-        stile__barriers_safe(facts->status, false, false, facts->traced) != STILE__SAFE)
+        stile__barriers_safe(facts->status, false, facts->traced) != STILE__SAFE)
         return "a barrier is placed inside a wait";
     return NULL;
 }

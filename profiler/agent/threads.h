@@ -45,7 +45,6 @@ struct stile__thread {
         surplus; /* signals to let go by: perf counts time that a hypervisor took from us, the CPU clock does not */
     uint8_t exit_rounds; /* rounds of thread-specific data destruction seen */
     /* Of waits, while they are recorded. */
-    bool in_transition;              /* between its last walk and its wait */
     uint32_t walk_crossings;         /* signal frames that the last walk went through */
     uintptr_t wait_frame;            /* of the hook inside which it waits: its stack pointer; 0: none */
     uint64_t wait_quick;             /* by hash: of what kind, on what, the last call did not block */

@@ -95,6 +95,12 @@ static inline bool in_own_stack(const struct stile__walker *w, uint64_t address)
     return address >= w->stack->lo && address < w->stack->hi;
 }
 
+/* async: beyond a signal's frame. */
+static bool may_place(const struct stile__walker *w, bool async)
+{
+    return stile__barriers_safe(w->status, async, w->s->block_rate_ns != 0) == STILE__SAFE;
+}
+
 /* From a signal frame to what the signal interrupted, on whatever stack that was. */
 static bool signal_cross(struct stile__walker *w)
 {
@@ -104,7 +110,8 @@ static bool signal_cross(struct stile__walker *w)
     w->rsp = regs[REG_RSP];
     w->rbp = regs[REG_RBP];
     w->pc = pc_of(w, regs);
-    w->place_at = UINT32_MAX; /* what the signal interrupted may be reading its own return address */
+    if (!may_place(w, true)) /* what the signal interrupted may be reading its own return address */
+        w->place_at = UINT32_MAX;
     if (in_own_stack(w, frame) && !(w->rsp > frame && in_own_stack(w, w->rsp)))
         w->ascends = false;
     if (!(w->rsp > frame && w->rsp < w->hi) && !stile__stack_find(w)) {
@@ -513,15 +520,6 @@ static bool is_base(const struct stile__walker *w, enum stop stop)
            (stop == STOP_BARRIER || root_reached(w));
 }
 
-/* Nothing is written into the stack of a thread that waits, though a handler may run on it. */
-static bool may_place(const struct stile__walker *w)
-{
-    const struct stile__thread *t = w->thread;
-    return stile__barriers_safe(atomic_load_explicit(&t->slot->status, memory_order_relaxed),
-                                t->in_transition, w->crossings != 0 && w->n_places == 0,
-                                w->s->block_rate_ns != 0) == STILE__SAFE;
-}
-
 static enum stile__reason walk(struct stile__walker *w)
 {
     if (!stile__stack_find(w)) {
@@ -543,8 +541,7 @@ static enum stile__reason walk(struct stile__walker *w)
     case STOP_END:
         if (is_base(w, stop)) {
             w->record->flags |= STILE__IS_BASE;
-            if (may_place(w))
-                places_propose(w, w->n + w->record->kept);
+            places_propose(w, w->n + w->record->kept);
         }
         if (w->r->debug & STILE__DEBUG_VERIFY && (w->record->flags & STILE__IS_WAIT) == 0 &&
             w->at->regs[REG_RSP] >= w->floor &&
@@ -569,6 +566,7 @@ static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
     w->place_at = UINT32_MAX;
     w->candidate = 0;
     w->n_places = 0;
+    w->status = 0;
     /* A wait's walk is no base of anything: it goes through to the root. */
     if (w->s->barriers == STILE__BARRIERS_OFF || (w->record->flags & STILE__IS_WAIT) != 0 ||
         !stile__barriers_go(w->r))
@@ -577,9 +575,8 @@ static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
     w->barriers = &t->barriers;
     stile__barriers_begin(w->barriers, t->id, &place);
     /* A handler of the program, inside a wait: whoever waits may have told others of its frames already. */
-    const uint64_t status = atomic_load_explicit(&t->slot->status, memory_order_relaxed);
-    const bool safe = stile__barriers_safe(status, false, false, w->r->block_rate_ns != 0) == STILE__SAFE;
-    if (safe && stile__barriers_look(w->barriers, w->s->barriers))
+    w->status = atomic_load_explicit(&t->slot->status, memory_order_relaxed);
+    if (may_place(w, false) && stile__barriers_look(w->barriers, w->s->barriers))
         w->place_at = PLACE_FIRST;
 }
 
@@ -596,7 +593,6 @@ void stile__walk(struct stile__session *s, struct stile__region *r, struct stile
     w.stack_read = &t->stack_read;
     w.stack_root = &t->stack_root;
     w.record = record;
-    w.thread = t;
     w.rsp = at->regs[REG_RSP];
     w.rbp = at->regs[REG_RBP];
     barriers_begin(&w, t);

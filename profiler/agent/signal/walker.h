@@ -24,7 +24,7 @@ struct stile__walker {
     const struct stile__bounds *stack;  /* the thread's own */
     uintptr_t *stack_read, *stack_root; /* as in stile__thread */
     struct stile__record *record;
-    const struct stile__thread *thread;
+    uint64_t status;  /* of the thread: whether barriers may be placed */
     uint32_t unloads; /* as of which the rules are right */
     uint64_t tag;     /* of keys: of the unloads what they have room for */
     uint64_t rsp, rbp, pc;

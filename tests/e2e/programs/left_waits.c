@@ -12,8 +12,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/e2e/programs/run_delay.h"
+
 #define ROUNDS 5
-#define INNER  20
+#define INNER  40
 #define MS     1000000ull
 
 static sigjmp_buf out;
@@ -85,17 +87,18 @@ static void jumps(int deep)
         else
             after += plain();
     }
-    say("wait_for_ever", ROUNDS, left, 0);
+    say("wait_for_ever", ROUNDS, left, run_delay());
     say("plain", ROUNDS, after, 0);
 }
 
-static uint64_t spun_until;
+static uint64_t spun_until, delayed;
 
 static __attribute__((noinline)) void cleans_up(void *arg)
 {
     (void)arg;
     spin_ms(30);
     spun_until = now_ns(CLOCK_MONOTONIC);
+    delayed += run_delay();
     plain();
 }
 
@@ -123,7 +126,7 @@ static void cancels(void)
         pthread_join(t, NULL);
         more += spun_until - cancelled_at;
     }
-    say("wait_for_ever", ROUNDS, ns, more);
+    say("wait_for_ever", ROUNDS, ns, more + delayed);
     say("plain", ROUNDS, ROUNDS * 20 * MS, 0);
 }
 

@@ -1,5 +1,5 @@
-/* Waits that no hook sees: in stdio, and in a futex by the system call. Prints how long they took, thread by thread. Then, if
- * asked, waits for ever. unseen_waits [forever] */
+/* Waits that no hook sees: in stdio, and in a futex by the system call. Prints how long they took, thread by thread, and for how
+ * much of that it was ready to run. Then, if asked, waits for ever. unseen_waits [forever] */
 #include <linux/futex.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -8,6 +8,8 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "tests/e2e/programs/run_delay.h"
 
 #define ROUNDS 10
 
@@ -19,6 +21,10 @@ static uint64_t now_ns(void)
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
+
+struct took {
+    uint64_t ns, delay;
+};
 
 static void *feeds(void *arg)
 {
@@ -34,6 +40,7 @@ static void *feeds(void *arg)
 
 static void *reads(void *arg)
 {
+    struct took *t = arg;
     FILE *f = fdopen(fds[0], "r");
     char line[16];
     pthread_setname_np(pthread_self(), "reads");
@@ -41,19 +48,22 @@ static void *reads(void *arg)
         uint64_t start = now_ns();
         if (fgets(line, sizeof line, f) == NULL)
             _exit(1);
-        *(uint64_t *)arg += now_ns() - start;
+        t->ns += now_ns() - start;
     }
+    t->delay = run_delay();
     return NULL;
 }
 
 static void *waits(void *arg)
 {
+    struct took *t = arg;
     uint32_t word = 0;
     struct timespec ts = {0, 200000000};
     pthread_setname_np(pthread_self(), "waits");
     uint64_t start = now_ns();
     syscall(SYS_futex, &word, FUTEX_WAIT, 0, &ts, NULL, 0);
-    *(uint64_t *)arg = now_ns() - start;
+    t->ns = now_ns() - start;
+    t->delay = run_delay();
     return NULL;
 }
 
@@ -67,16 +77,17 @@ static __attribute__((noinline)) void for_ever(void)
 
 int main(int argc, char **argv)
 {
-    uint64_t read_ns = 0, wait_ns = 0;
+    struct took read_took = {0, 0}, wait_took = {0, 0};
     pthread_t threads[3];
     if (pipe(fds) != 0)
         return 1;
     pthread_create(&threads[0], NULL, feeds, NULL);
-    pthread_create(&threads[1], NULL, reads, &read_ns);
-    pthread_create(&threads[2], NULL, waits, &wait_ns);
+    pthread_create(&threads[1], NULL, reads, &read_took);
+    pthread_create(&threads[2], NULL, waits, &wait_took);
     for (int i = 0; i < 3; i++)
         pthread_join(threads[i], NULL);
-    printf("reads %d %llu\nwaits 1 %llu\n", ROUNDS, (unsigned long long)read_ns, (unsigned long long)wait_ns);
+    printf("reads %d %" PRIu64 " %" PRIu64 "\nwaits 1 %" PRIu64 " %" PRIu64 "\n", ROUNDS, read_took.ns,
+           read_took.delay, wait_took.ns, wait_took.delay);
     fflush(stdout);
     if (argc > 1 && strcmp(argv[1], "forever") == 0)
         for_ever();

@@ -3,7 +3,6 @@
  * no processor, which may be before the wait and after it as well as in it. waiting ROUNDS [NAME...] */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <poll.h>
@@ -21,6 +20,8 @@
 #include <threads.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "tests/e2e/programs/run_delay.h"
 
 #define MS 1000000l
 
@@ -42,18 +43,6 @@ static uint64_t now_ns(void)
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
-/* That this thread was ready to run and did not, by the kernel's books. */
-static uint64_t run_delay(void)
-{
-    char text[96] = "";
-    uint64_t ns = 0;
-    int fd = open("/proc/thread-self/schedstat", O_RDONLY);
-    check(fd >= 0 && read(fd, text, sizeof text - 1) > 0, "schedstat");
-    close(fd);
-    check(sscanf(text, "%*u %" SCNu64, &ns) == 1, "schedstat");
-    return ns;
 }
 
 static __attribute__((noinline)) void meet(void)

@@ -326,16 +326,19 @@ static void test_readers_and_owner(void **state)
 static void test_barriers_safe(void **state)
 {
     (void)state;
+    assert_int_equal(stile__barriers_safe(0, false, true), STILE__UNSAFE_TRANSITION);
     stile__stack_begin(&status);
-    assert_int_equal(stile__barriers_safe(word(), false, false, true), STILE__SAFE);
-    assert_int_equal(stile__barriers_safe(word(), true, true, true), STILE__UNSAFE_TRANSITION);
-    assert_int_equal(stile__barriers_safe(word(), false, true, true), STILE__UNSAFE_ASYNC);
+    assert_int_equal(stile__barriers_safe(word(), false, true), STILE__SAFE);
+    assert_int_equal(stile__barriers_safe(word(), true, true), STILE__UNSAFE_ASYNC);
     assert_true(stile__stack_wait_executing(&status, STILE__WAIT_COLLECTOR));
-    assert_int_equal(stile__barriers_safe(word(), false, false, false), STILE__SAFE);
-    assert_int_equal(stile__barriers_safe(word(), false, false, true), STILE__UNSAFE_EXECUTES);
+    assert_int_equal(stile__barriers_safe(word(), false, false), STILE__SAFE);
+    assert_int_equal(stile__barriers_safe(word(), false, true), STILE__UNSAFE_EXECUTES);
     stile__stack_resume(&status, NULL);
     assert_true(stile__stack_wait(&status, STILE__WAIT_POLL));
-    assert_int_equal(stile__barriers_safe(word(), false, false, false), STILE__UNSAFE_WAITS);
+    assert_int_equal(stile__barriers_safe(word(), false, false), STILE__UNSAFE_WAITS);
+    stile__stack_resume(&status, NULL);
+    stile__stack_die(&status);
+    assert_int_equal(stile__barriers_safe(word(), false, false), STILE__UNSAFE_TRANSITION);
 }
 
 /* Which reader may do what, by the state of the thread: a letter each for sample, wait, barriers, plant. */
