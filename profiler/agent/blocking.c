@@ -53,9 +53,10 @@ struct here {
     uint64_t mask;
 };
 
-/* With all signals blocked, in a session that records waits, on a thread whose slot it is. False: nothing to leave. (Another
- * process in this memory, a vfork's child, has a thread id of its own.) */
-static bool enter(struct here *h, uint64_t rsp)
+/* With all signals blocked, in a session that records waits, on a thread whose slot it is. False: nothing to leave. Another
+ * process in this memory, a vfork's child, has a thread id of its own; it may call what works on descriptors, but locks would
+ * be its parent's, who stands still. */
+static bool enter(struct here *h, enum stile__wait_reason why, uint64_t rsp)
 {
     h->s = stile__session;
     h->t = &stile__thread;
@@ -64,7 +65,7 @@ static bool enter(struct here *h, uint64_t rsp)
     if (h->r != NULL) {
         if (h->s->block_rate_ns != 0 &&
             (stile__thread_bound(h->t, h->r) || stile__thread_bind(h->s, h->r, h->t, rsp)) &&
-            stile__raw_gettid() == h->t->tid &&
+            (!may_work(why) || stile__raw_gettid() == h->t->tid) &&
             (h->s->toggle == 0 || atomic_load_explicit(&h->t->slot->piece, memory_order_relaxed) != 0))
             return true;
         stile__session_leave(h->s, stile__thread_shard());
@@ -79,6 +80,18 @@ static void leave(const struct here *h)
     stile__raw_sigmask(SIG_SETMASK, h->mask);
 }
 
+/* A wait is over: it is told, if it is to be. Only then are signals blocked, as the ring is the handlers', too. */
+static void over(struct stile__session *s, struct stile__region *r, struct stile__thread *t, uint64_t was,
+                 uint64_t until_ns)
+{
+    const uint64_t rate_ns = stile__left_due(s, r, t, was, until_ns);
+    if (rate_ns == 0)
+        return;
+    const uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
+    stile__left_tell(s, r, t, was, until_ns, rate_ns);
+    stile__raw_sigmask(SIG_SETMASK, mask);
+}
+
 /* Whether the thread is inside an earlier wait: a handler of the program runs there. If it has left that by a jump, an
  * exception or cancellation, the wait ends here. */
 static bool inside(const struct here *h, const struct stile__place *at)
@@ -90,7 +103,7 @@ static bool inside(const struct here *h, const struct stile__place *at)
     uint64_t was = stile__stack_resume(&h->t->slot->status, &h->r->freezing);
     h->t->wait_frame = 0;
     if (stile__stack_state(was) == STILE__STACK_WAITING)
-        stile__left_tell(h->s, h->r, h->t, was, stile__block_clock());
+        over(h->s, h->r, h->t, was, stile__block_clock());
     return false;
 }
 
@@ -126,23 +139,20 @@ void stile__block_begin(struct stile__door *d, enum stile__wait_reason why, cons
 {
     struct here h;
     d->region = NULL;
-    if (!enter(&h, regs[REG_RSP]))
+    if (!enter(&h, why, regs[REG_RSP]))
         return;
     if (wait_enter(&h, d, why, hook, regs)) {
         d->region = h.r;
         d->id = h.t->id;
-        d->switches = may_work(why) ? switches() : 0;
     }
     leave(&h);
 }
 
-/* Ends a wait. worked: there was none, as it turned out. All signals blocked: a handler that jumped away in here would leave the
- * session entered. */
+/* Ends a wait. worked: there was none, as it turned out. */
 static void wait_leave(struct stile__door *d, uint64_t until_ns, bool worked)
 {
     struct stile__session *s = stile__session;
     struct stile__thread *t = &stile__thread;
-    const uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
 
     if (r != NULL && r == d->region && t->id == d->id && stile__thread_bound(t, r) && t->wait_frame != 0) {
@@ -150,12 +160,11 @@ static void wait_leave(struct stile__door *d, uint64_t until_ns, bool worked)
         if (stile__stack_state(was) != STILE__STACK_WAITING || worked)
             stile__left_drop(s, r, t);
         else
-            stile__left_tell(s, r, t, was, until_ns);
+            over(s, r, t, was, until_ns);
     }
     t->wait_frame = 0;
     if (r != NULL)
         stile__session_leave(s, stile__thread_shard());
-    stile__raw_sigmask(SIG_SETMASK, mask);
 }
 
 void stile__block_end(struct stile__door *d)
@@ -187,7 +196,7 @@ void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint
     if (d->region == NULL)
         return;
     const uint64_t until_ns = stile__block_clock(), now = switches();
-    const bool worked = now == d->switches && now != 0;
+    const bool worked = now == stile__thread.switches && now != 0;
     stile__thread.switches = now;
     wait_leave(d, until_ns, worked);
     if (worked || until_ns - d->since_ns < SWITCH_NS)
@@ -228,7 +237,7 @@ void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const vo
     t->switches = now;
     if (until_ns - since_ns >= SWITCH_NS)
         t->wait_quick &= ~quick_bit(why, thing);
-    if (!enter(&h, regs[REG_RSP]))
+    if (!enter(&h, why, regs[REG_RSP]))
         return;
     tell(&h, regs, hook, why, until_ns - since_ns);
     leave(&h);
@@ -240,7 +249,7 @@ void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint
     const uint64_t rate_ns = s != NULL ? s->block_rate_ns : 0;
     struct here h;
 
-    if (rate_ns == 0 || !stile__wait_kept(&stile__thread, rate_ns, WAKE_NS) || !enter(&h, regs[REG_RSP]))
+    if (rate_ns == 0 || !stile__wait_kept(&stile__thread, rate_ns, WAKE_NS) || !enter(&h, why, regs[REG_RSP]))
         return;
     tell(&h, regs, hook, (uint64_t)why | STILE__WAIT_WAKES, WAKE_NS);
     leave(&h);

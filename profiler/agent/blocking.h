@@ -36,7 +36,6 @@ struct stile__door {
     struct stile__region *region; /* NULL: it is not recorded */
     uint64_t id;                  /* of the thread and the session, as in stile__thread */
     uint64_t since_ns;            /* CLOCK_MONOTONIC */
-    uint64_t switches;            /* of its context until then, of calls that may work long */
 };
 
 /* Where a hook is: its registers, in the kernel's order, as a signal would find them. The leaf of the stack is shown as

@@ -138,26 +138,43 @@ void stile__left_drop(struct stile__session *s, struct stile__region *r, struct 
     blocks_drop(s, r, &left_of(s, r, t)->record);
 }
 
+/* What of a wait is not told yet. */
+static uint64_t rest_of(const struct stile__left *left, uint64_t told_ns, uint64_t until_ns)
+{
+    const uint64_t from = told_ns != 0 ? told_ns : left->since_ns;
+    return until_ns > from ? until_ns - from : 0;
+}
+
+static bool toggled_off(const struct stile__session *s, const struct stile__thread *t)
+{
+    return s->toggle != 0 && atomic_load_explicit(&t->slot->piece, memory_order_relaxed) == 0;
+}
+
+uint64_t stile__left_due(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
+                         uint64_t was, uint64_t until_ns)
+{
+    struct stile__left *left = left_of(s, r, t);
+    const uint64_t told_ns = left->told_ns[stile__stack_side(was)],
+                   rest_ns = rest_of(left, told_ns, until_ns);
+    const uint64_t rate_ns = rate_of(s, t);
+    if (rest_ns != 0 && !toggled_off(s, t) && (told_ns != 0 || stile__wait_kept(t, rate_ns, rest_ns)))
+        return rate_ns;
+    stile__left_drop(s, r, t);
+    return 0;
+}
+
 void stile__left_tell(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                      uint64_t was, uint64_t until_ns)
+                      uint64_t was, uint64_t until_ns, uint64_t rate_ns)
 {
     struct stile__left *left = left_of(s, r, t);
     struct stile__record *record = &left->record;
-    const uint64_t told = left->told_ns[stile__stack_side(was)];
-    const uint64_t from = told != 0 ? told : left->since_ns;
-    uint64_t delay_ns = until_ns > from ? until_ns - from : 0, commit;
+    const uint64_t told_ns = left->told_ns[stile__stack_side(was)];
+    uint64_t delay_ns = rest_of(left, told_ns, until_ns), commit;
     uint32_t count = 0;
 
     record->piece = atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* it counts where it ends */
-    if (s->toggle != 0 && record->piece == 0)
-        delay_ns = 0;
-    const uint64_t rate_ns = rate_of(s, t);
-    if (told == 0 && stile__wait_kept(t, rate_ns, delay_ns))
+    if (told_ns == 0)
         count = stile__wait_weight(t, rate_ns, delay_ns, &delay_ns);
-    if (delay_ns == 0 || (count == 0 && told == 0)) {
-        blocks_drop(s, r, record);
-        return;
-    }
     struct stile__record *out = stile__ring_reserve(
         ring_of(s, r, t), stile__slot_cells(s->size, (uint32_t)t->id), &t->slot->head, &t->slot->tail,
         stile__record_cells(words_of(record) + STILE__WAIT_WORDS), &commit);
@@ -231,7 +248,9 @@ bool stile__wait_look(struct stile__session *s, struct stile__region *r, struct 
         return true;
     }
     t->wait_frame = 0;
-    stile__left_tell(s, r, t, was, now_ns());
+    const uint64_t until_ns = now_ns(), rate_ns = stile__left_due(s, r, t, was, until_ns);
+    if (rate_ns != 0)
+        stile__left_tell(s, r, t, was, until_ns, rate_ns);
     return true;
 }
 
