@@ -30,6 +30,11 @@ uint64_t stile__block_clock(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+struct stile__before stile__block_before(void)
+{
+    return (struct stile__before){stile__block_clock(), stile__thread.switches, stile__thread.waited_ns};
+}
+
 /* How often the calling thread has given the processor away by itself: who has not did not wait. 0 if a filter forbids it. */
 static uint64_t switches(void)
 {
@@ -144,6 +149,7 @@ void stile__block_begin(struct stile__door *d, enum stile__wait_reason why, cons
     if (wait_enter(&h, d, why, hook, regs)) {
         d->region = h.r;
         d->id = h.t->id;
+        d->switches = h.t->switches;
     }
     leave(&h);
 }
@@ -157,10 +163,12 @@ static void wait_leave(struct stile__door *d, uint64_t until_ns, bool worked)
 
     if (r != NULL && r == d->region && t->id == d->id && stile__thread_bound(t, r) && t->wait_frame != 0) {
         uint64_t was = stile__stack_resume(&t->slot->status, &r->freezing);
-        if (stile__stack_state(was) != STILE__STACK_WAITING || worked)
+        if (stile__stack_state(was) != STILE__STACK_WAITING || worked) {
             stile__left_drop(s, r, t);
-        else
+        } else {
             over(s, r, t, was, until_ns);
+            t->waited_ns += until_ns - d->since_ns;
+        }
     }
     t->wait_frame = 0;
     if (r != NULL)
@@ -196,7 +204,7 @@ void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint
     if (d->region == NULL)
         return;
     const uint64_t until_ns = stile__block_clock(), now = switches();
-    const bool worked = now == stile__thread.switches && now != 0;
+    const bool worked = now == d->switches && now != 0;
     stile__thread.switches = now;
     wait_leave(d, until_ns, worked);
     if (worked || until_ns - d->since_ns < SWITCH_NS)
@@ -226,20 +234,24 @@ static void tell(const struct here *h, const uint64_t *regs, const void *hook, u
 }
 
 void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const void *hook,
-                           const uint64_t *regs, uint64_t since_ns, uint64_t until_ns)
+                           const uint64_t *regs, const struct stile__before *before, uint64_t until_ns)
 {
     struct stile__thread *t = &stile__thread;
     const uint64_t now = switches();
     struct here h;
 
-    if (now == t->switches && now != 0)
-        return; /* it took as long as it works */
+    /* What a handler has waited inside is told already. */
+    const uint64_t waited_ns = t->waited_ns - before->waited_ns;
+    const uint64_t since_ns = before->since_ns + waited_ns;
     t->switches = now;
+    if ((now == before->switches && now != 0) || until_ns <= since_ns)
+        return; /* it took as long as it works */
     if (until_ns - since_ns >= SWITCH_NS)
         t->wait_quick &= ~quick_bit(why, thing);
     if (!enter(&h, why, regs[REG_RSP]))
         return;
     tell(&h, regs, hook, why, until_ns - since_ns);
+    t->waited_ns += until_ns - since_ns;
     leave(&h);
 }
 

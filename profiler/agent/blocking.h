@@ -36,6 +36,12 @@ struct stile__door {
     struct stile__region *region; /* NULL: it is not recorded */
     uint64_t id;                  /* of the thread and the session, as in stile__thread */
     uint64_t since_ns;            /* CLOCK_MONOTONIC */
+    uint64_t switches;            /* of its context that were known then */
+};
+
+/* What is known when a call begins that is only timed: a handler of the program may wait inside it. */
+struct stile__before {
+    uint64_t since_ns, switches, waited_ns;
 };
 
 /* Where a hook is: its registers, in the kernel's order, as a signal would find them. The leaf of the stack is shown as
@@ -64,10 +70,11 @@ void stile__block_end(struct stile__door *d);
 
 /* Of calls that may block. thing: what they are made on (a descriptor). Whether to expect it: the last one was not quick. */
 bool stile__block_expected(enum stile__wait_reason why, uint64_t thing);
+struct stile__before stile__block_before(void);
 uint64_t stile__block_clock(void);
 void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint64_t thing);
 void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const void *hook,
-                           const uint64_t *regs, uint64_t since_ns, uint64_t until_ns);
+                           const uint64_t *regs, const struct stile__before *before, uint64_t until_ns);
 
 /* Whether a call that took so long is recorded: surely if it took the rate, by chance if less. */
 bool stile__block_long(uint64_t ns);
@@ -104,14 +111,14 @@ void stile__blocking_set(bool on);
             may_ = (call);                                                                                   \
             stile__block_check(&door_, why, (uint64_t)(thing));                                              \
         } else {                                                                                             \
-            uint64_t since_ = stile__block_clock();                                                          \
+            struct stile__before before_ = stile__block_before();                                            \
             may_ = (call);                                                                                   \
             uint64_t until_ = stile__block_clock();                                                          \
-            if (__builtin_expect(stile__block_long(until_ - since_), 0)) {                                   \
+            if (__builtin_expect(stile__block_long(until_ - before_.since_ns), 0)) {                         \
                 uint64_t regs_[NGREG];                                                                       \
                 STILE__REGISTERS_HERE(regs_);                                                                \
                 stile__block_measured(why, (uint64_t)(thing), (const void *)(uintptr_t)(hook), regs_,        \
-                                      since_, until_);                                                       \
+                                      &before_, until_);                                                     \
             }                                                                                                \
         }                                                                                                    \
         may_;                                                                                                \

@@ -90,12 +90,17 @@ bool stile__block_long(uint64_t ns)
     return ns >= LONG_NS;
 }
 
+struct stile__before stile__block_before(void)
+{
+    return (struct stile__before){.since_ns = stile__block_clock()};
+}
+
 void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const void *hook,
-                           const uint64_t *regs, uint64_t since_ns, uint64_t until_ns)
+                           const uint64_t *regs, const struct stile__before *before, uint64_t until_ns)
 {
     (void)thing;
     (void)regs;
-    note(stile__block_long(until_ns - since_ns) ? MEASURED : TOLD, why, hook);
+    note(stile__block_long(until_ns - before->since_ns) ? MEASURED : TOLD, why, hook);
     atomic_store(&expected, true);
 }
 
