@@ -28,13 +28,14 @@ static void *hot_find(int i, const char *name, void *lacking)
 
 /* The hook itself, and what it does the first time. */
 #define HOT_HOOK(name, type, lacking)                                                                        \
-    static __attribute__((noinline)) int first_##name(type *it)                                              \
+    static __attribute__((noinline)) int first_##name(__typeof__(type) *it)                                  \
     {                                                                                                        \
-        return ((int (*)(type *))hot_find(HOT_##name, #name, (void *)(lacking)))(it);                        \
+        return ((int (*)(__typeof__(type) *))hot_find(HOT_##name, #name, (void *)(lacking)))(it);            \
     }                                                                                                        \
-    STILE_EXPORT int name(type *it)                                                                          \
+    STILE_EXPORT int name(__typeof__(type) *it)                                                              \
     {                                                                                                        \
-        int (*to)(type *) = (int (*)(type *))__atomic_load_n(&hot[HOT_##name], __ATOMIC_RELAXED);            \
+        int (*to)(__typeof__(type) *) =                                                                      \
+            (int (*)(__typeof__(type) *))__atomic_load_n(&hot[HOT_##name], __ATOMIC_RELAXED);                \
         return __builtin_expect(to != NULL, 1) ? to(it) : first_##name(it);                                  \
     }
 

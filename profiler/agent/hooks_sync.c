@@ -123,13 +123,13 @@ STILE_EXPORT int cnd_timedwait(cnd_t *c, mtx_t *m, const struct timespec *until)
 
 /* What records a call that wakes one or all. */
 #define WAKES(name, type, all)                                                                               \
-    static __attribute__((noinline)) int tell_##name(type *c)                                                \
+    static __attribute__((noinline)) int tell_##name(__typeof__(type) *c)                                    \
     {                                                                                                        \
         int err = FOUND(name)(c);                                                                            \
         STILE__WOKE(STILE__WAIT_COND, name);                                                                 \
         return err;                                                                                          \
     }                                                                                                        \
-    static int record_##name(type *c)                                                                        \
+    static int record_##name(__typeof__(type) *c)                                                            \
     {                                                                                                        \
         return __builtin_expect(stile__waiters_tell(&waiters, c, all), 0) ? tell_##name(c) : FOUND(name)(c); \
     }

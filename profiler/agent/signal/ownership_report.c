@@ -159,7 +159,7 @@ static void put_scanned(struct stile__region *r, const struct stile__bounds *sta
     put_frame(r, n++, stile__stub_through(regs[REG_RIP]));
     uint64_t sp = regs[REG_RSP] & ~7ull, page = 0;
     uint64_t end = sp + SCANNED_MAX < stack->hi ? sp + SCANNED_MAX : stack->hi;
-    for (; sp >= stack->lo && sp + sizeof(uint64_t) <= end && n < FRAMES; sp += sizeof(uint64_t)) {
+    for (; sp != 0 && sp >= stack->lo && sp + sizeof(uint64_t) <= end && n < FRAMES; sp += sizeof(uint64_t)) {
         if (sp / STILE__PAGE != page && !stile__raw_readable(sp & ~(uint64_t)(STILE__PAGE - 1)))
             return;
         page = sp / STILE__PAGE;
