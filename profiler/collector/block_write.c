@@ -89,6 +89,8 @@ static void comments_out(struct writer *w)
         writer_comment(w, "stack ownership: not checked");
     writer_comment(w, "threads: %u seen, %u without a slot", whole->n_threads,
                    atomic_load_explicit(&whole->region->threads_unsampled, memory_order_relaxed));
+    if (whole->foreign_clock)
+        writer_comment(w, "time namespace: waits are told when they are over, and not before");
     if (whole->toggles)
         writer_comment(w, "late: %" PRIu64 " waits came after their piece was written", whole->waits.late);
     if (whole->damage != NULL)

@@ -39,6 +39,15 @@ bool process_file_due(const struct process *p, int file)
     return p->files[file].path[0] != '\0' && (p->files[file].owns || process_has_samples(p, file));
 }
 
+/* Whether a process has another CLOCK_MONOTONIC than we have: it is in another time namespace. */
+static bool clock_is_foreign(pid_t pid)
+{
+    char path[64], its[64] = "", ours[64] = "";
+    snprintf(path, sizeof path, "/proc/%d/ns/time", (int)pid);
+    return readlink(path, its, sizeof its - 1) > 0 &&
+           readlink("/proc/self/ns/time", ours, sizeof ours - 1) > 0 && strcmp(its, ours) != 0;
+}
+
 static const char *region_map(struct process *p, int fd)
 {
     struct stat st;
@@ -60,6 +69,9 @@ static const char *region_map(struct process *p, int fd)
     p->period_ns = p->region->period_ns;
     p->start_unix_ns = p->region->start_unix_ns;
     p->start_mono_ns = p->region->start_mono_ns;
+    p->foreign_clock = clock_is_foreign(p->pid);
+    if (p->foreign_clock) /* just before it said hello */
+        p->start_mono_ns = now_mono_ns();
     p->start_cpu_ns = p->region->start_cpu_ns;
     p->from_birth = p->region->from_birth != 0;
     p->depth = p->region->depth;

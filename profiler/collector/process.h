@@ -113,6 +113,7 @@ struct process {
     uint64_t region_size;
     struct stile__region_size size; /* as checked; the region's own words are not read again */
     uint64_t period_ns, start_unix_ns, start_mono_ns, start_cpu_ns;
+    bool foreign_clock;      /* the program's CLOCK_MONOTONIC is another one than ours */
     bool from_birth;         /* what the image used before the session is part of the profile */
     uint64_t earlier_cpu_ns; /* CPU time of images before this one that is in their profiles */
     uint64_t used_cpu_ns;    /* the process's own CPU clock, when last read, */

@@ -300,9 +300,9 @@ static void slot_look(struct process *p, uint32_t i, bool clocks, bool now)
     if (atomic_load_explicit(&slot->state, memory_order_acquire) != STILE__SLOT_LIVE ||
         (thread = process_thread_of(p, i)) == UINT32_MAX)
         return;
-    if (stile__scan_begin(&slot->status, &seen) == STILE__SCAN_TAKEN)
+    if (!p->foreign_clock && stile__scan_begin(&slot->status, &seen) == STILE__SCAN_TAKEN)
         waits_left_read(p, i, seen);
-    if (clocks && p->damage == NULL)
+    if (clocks && !p->foreign_clock && p->damage == NULL)
         elsewhere_look(p, thread, slot);
     if (now && p->damage == NULL)
         elsewhere_book(p, thread);

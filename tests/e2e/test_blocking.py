@@ -211,6 +211,22 @@ def test_a_wait_without_end(block):
     assert got.count == 1 and 0.8e9 <= got.ns <= (took + 0.5) * 1e9, (got, took)
 
 
+@pytest.mark.parametrize("offset", [-100, 1000000])
+def test_time_namespace(block, offset):
+    """The program's clock is another one than the collector's."""
+    command = [harness.tool("unshare"), "--time", f"--monotonic={offset}", "--fork"]
+    if harness.run([*command, "true"]).status != 0:
+        pytest.skip("no time namespaces here")
+    result = harness.run([*command, harness.program("waiting"), ROUNDS, "consume", "drink"],
+                         env=block_environment(block, "traceadvanceperiod=0"))
+    assert result.status == 0 and result.err == b"", result
+    assert harness.wait_until(lambda: len(list(block.parent.iterdir())) >= 2, harness.FILE_WAIT)
+    child, = [p for p in map(blocking, block.parent.iterdir()) if "unshare" not in comment(p, "command: ")]
+    check_waits(child, result.out)
+    assert comment(child, "time namespace: ")
+    assert 0 < child.pb.duration_nanos < 100 * 10**9
+
+
 @pytest.mark.parametrize("rate", [1, 10000, 1000000])
 def test_rate_is_unbiased(block, rate):
     """Short waits count as what they are, however few of them are recorded."""
