@@ -250,7 +250,9 @@ static bool collector_wait(struct stile__region *r)
            stile__ownership_wait_executing(r, t->slot, t->tid, STILE__WAIT_COLLECTOR);
 }
 
-static void collector_resume(struct stile__region *r, bool waited)
+/* Out of line: gcc 12 checks the address of a thread's variable for NULL, and finds it, if it is inlined where
+ * that address is taken twice (-fsanitize=null). */
+static __attribute__((noinline)) void collector_resume(struct stile__region *r, bool waited)
 {
     struct stile__thread *t = &stile__thread;
     if (waited && stile__thread_bound(t, r)) /* a handler of the program may have ended the session */
