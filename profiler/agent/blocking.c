@@ -85,16 +85,13 @@ static void leave(const struct here *h)
     stile__raw_sigmask(SIG_SETMASK, h->mask);
 }
 
-/* A wait is over: it is told, if it is to be. Only then are signals blocked, as the ring is the handlers', too. */
+/* A wait is over: it is told, if it is to be. All signals blocked, as the ring is the handlers', too. */
 static void over(struct stile__session *s, struct stile__region *r, struct stile__thread *t, uint64_t was,
                  uint64_t until_ns)
 {
     const uint64_t rate_ns = stile__left_due(s, r, t, was, until_ns);
-    if (rate_ns == 0)
-        return;
-    const uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
-    stile__left_tell(s, r, t, was, until_ns, rate_ns);
-    stile__raw_sigmask(SIG_SETMASK, mask);
+    if (rate_ns != 0)
+        stile__left_tell(s, r, t, was, until_ns, rate_ns);
 }
 
 /* Whether the thread is inside an earlier wait: a handler of the program runs there. If it has left that by a jump, an
@@ -154,11 +151,13 @@ void stile__block_begin(struct stile__door *d, enum stile__wait_reason why, cons
     leave(&h);
 }
 
-/* Ends a wait. worked: there was none, as it turned out. */
+/* Ends a wait. worked: there was none, as it turned out. All signals are blocked meanwhile: a handler that jumped away in here
+ * would leave the session entered for good. */
 static void wait_leave(struct stile__door *d, uint64_t until_ns, bool worked)
 {
     struct stile__session *s = stile__session;
     struct stile__thread *t = &stile__thread;
+    const uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
 
     if (r != NULL && r == d->region && t->id == d->id && stile__thread_bound(t, r) && t->wait_frame != 0) {
@@ -173,6 +172,7 @@ static void wait_leave(struct stile__door *d, uint64_t until_ns, bool worked)
     t->wait_frame = 0;
     if (r != NULL)
         stile__session_leave(s, stile__thread_shard());
+    stile__raw_sigmask(SIG_SETMASK, mask);
 }
 
 void stile__block_end(struct stile__door *d)

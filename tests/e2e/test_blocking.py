@@ -172,6 +172,15 @@ def test_left(block, tmp_path, how, cpu):
     assert plain.ns >= 0.95 * own["plain"].ns, (own, plain)
 
 
+@pytest.mark.parametrize("debug", [None, "traceadvanceperiod=0"])
+def test_left_at_any_place(block, debug):
+    """A handler that jumps out of a hook leaves nothing behind that the profile's end would wait for, and keep memory for."""
+    result = run_block(block, harness.program("waits_jumped"), env=ALL, debug=debug)
+    own = told(result.out)["stop"]
+    blocking(block)
+    assert own.count > 1000 and own.ns < 0.9e9, own
+
+
 def test_handler_waits_inside(block):
     """A wait in a handler, inside a wait, is the outer one's time, once."""
     result = run_block(block, harness.program("left_waits"), "inside", env=ALL)

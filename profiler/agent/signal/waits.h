@@ -26,7 +26,7 @@ void stile__left_since(struct stile__session *s, struct stile__region *r, struct
 void stile__left_init(struct stile__session *s, struct stile__region *r, uint32_t i);
 
 /* Of a wait that is over, as the thread owns its stack again: the rate at which it is to be recorded, or 0: it is not, and what was
- * left is dropped. was: its status in the last moment of the wait. Also without signals blocked. */
+ * left is dropped. was: its status in the last moment of the wait. */
 uint64_t stile__left_due(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                          uint64_t was, uint64_t until_ns);
 
