@@ -44,12 +44,6 @@ static uint64_t switches(void)
     return (uint64_t)use.ru_nvcsw;
 }
 
-/* Calls that may do long work in the kernel without waiting. */
-static bool may_work(enum stile__wait_reason why)
-{
-    return why >= STILE__WAIT_POLL && why <= STILE__WAIT_SEND;
-}
-
 /* What the calling thread does in the session. */
 struct here {
     struct stile__session *s;
@@ -58,10 +52,10 @@ struct here {
     uint64_t mask;
 };
 
-/* With all signals blocked, in a session that records waits, on a thread whose slot it is. False: nothing to leave. Another
- * process in this memory, a vfork's child, has a thread id of its own; it may call what works on descriptors, but locks would
- * be its parent's, who stands still. */
-static bool enter(struct here *h, enum stile__wait_reason why, uint64_t rsp)
+/* With all signals blocked, in a session that records waits, on a thread whose slot it is. False: nothing to leave. (A vfork's
+ * child, and a thread of a bare clone that was given no thread-local storage, have thread ids of their own, and sleep and lock
+ * like others.) */
+static bool enter(struct here *h, uint64_t rsp)
 {
     h->s = stile__session;
     h->t = &stile__thread;
@@ -70,7 +64,7 @@ static bool enter(struct here *h, enum stile__wait_reason why, uint64_t rsp)
     if (h->r != NULL) {
         if (h->s->block_rate_ns != 0 &&
             (stile__thread_bound(h->t, h->r) || stile__thread_bind(h->s, h->r, h->t, rsp)) &&
-            (!may_work(why) || stile__raw_gettid() == h->t->tid) &&
+            stile__raw_gettid() == h->t->tid &&
             (h->s->toggle == 0 || atomic_load_explicit(&h->t->slot->piece, memory_order_relaxed) != 0))
             return true;
         stile__session_leave(h->s, stile__thread_shard());
@@ -141,7 +135,7 @@ void stile__block_begin(struct stile__door *d, enum stile__wait_reason why, cons
 {
     struct here h;
     d->region = NULL;
-    if (!enter(&h, why, regs[REG_RSP]))
+    if (!enter(&h, regs[REG_RSP]))
         return;
     if (wait_enter(&h, d, why, hook, regs)) {
         d->region = h.r;
@@ -248,7 +242,7 @@ void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const vo
         return; /* it took as long as it works */
     if (until_ns - since_ns >= SWITCH_NS)
         t->wait_quick &= ~quick_bit(why, thing);
-    if (!enter(&h, why, regs[REG_RSP]))
+    if (!enter(&h, regs[REG_RSP]))
         return;
     tell(&h, regs, hook, why, until_ns - since_ns);
     t->waited_ns += until_ns - since_ns;
@@ -261,7 +255,7 @@ void stile__block_woke(enum stile__wait_reason why, const void *hook, const uint
     const uint64_t rate_ns = s != NULL ? s->block_rate_ns : 0;
     struct here h;
 
-    if (rate_ns == 0 || !stile__wait_kept(&stile__thread, rate_ns, WAKE_NS) || !enter(&h, why, regs[REG_RSP]))
+    if (rate_ns == 0 || !stile__wait_kept(&stile__thread, rate_ns, WAKE_NS) || !enter(&h, regs[REG_RSP]))
         return;
     tell(&h, regs, hook, (uint64_t)why | STILE__WAIT_WAKES, WAKE_NS);
     leave(&h);

@@ -181,6 +181,13 @@ def test_left_at_any_place(block, debug):
     assert own.count > 1000 and own.ns < 0.9e9, own
 
 
+@pytest.mark.parametrize("how", ["vfork", "clone"])
+def test_borrowed_thread(block, how):
+    """Who runs in another thread's memory of itself is not that thread: the check of ownership would end it."""
+    run_block(block, harness.program("waits_borrowed"), how, env=ALL)
+    blocking(block)
+
+
 def test_handler_waits_inside(block):
     """A wait in a handler, inside a wait, is the outer one's time, once."""
     result = run_block(block, harness.program("left_waits"), "inside", env=ALL)
