@@ -88,11 +88,14 @@ static void over(struct stile__session *s, struct stile__region *r, struct stile
         stile__left_tell(s, r, t, was, until_ns, rate_ns);
 }
 
-/* Whether the thread is inside an earlier wait: a handler of the program runs there. If it has left that by a jump, an
- * exception or cancellation, the wait ends here. */
+/* Whether the thread is inside an earlier wait: a handler of the program runs there, or code of ours that waits for the
+ * collector, and leaves nothing. If it has left that by a jump, an exception or cancellation, the wait ends here. */
 static bool inside(const struct here *h, const struct stile__place *at)
 {
-    if (h->t->wait_frame == 0 || stile__wait_look(h->s, h->r, h->t, at->regs[REG_RSP]))
+    if (h->t->wait_frame == 0)
+        return stile__stack_state(atomic_load_explicit(&h->t->slot->status, memory_order_relaxed)) !=
+               STILE__STACK_RUNNING;
+    if (stile__wait_look(h->s, h->r, h->t, at->regs[REG_RSP]))
         return false;
     if (stile__stack_in_handler(h->s, h->r, h->t, at))
         return true;

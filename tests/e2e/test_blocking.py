@@ -188,6 +188,14 @@ def test_borrowed_thread(block, how):
     blocking(block)
 
 
+def test_flush_is_no_wait(block):
+    """What the library itself calls while its caller waits for the collector is not told, and does not end that wait."""
+    result = run_block(block, harness.program("api"), "flush", "work1", "flush", "stop", env=ALL)
+    assert harness.lines(result.out) == ["flush: 0", "flush: 0", "stop: 0"]
+    p = blocking(block)
+    assert not [s for s in p.samples if s.labels.get("reason") in ("connect", "collector")], p.samples
+
+
 def test_handler_waits_inside(block):
     """A wait in a handler, inside a wait, is the outer one's time, once."""
     result = run_block(block, harness.program("left_waits"), "inside", env=ALL)
