@@ -196,6 +196,14 @@ def test_flush_is_no_wait(block):
     assert not [s for s in p.samples if s.labels.get("reason") in ("connect", "collector")], p.samples
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_another_wrapper(block, recorded):
+    """A library that wraps libc's condition variables, as sanitizers do, is still called: its functions have no version."""
+    env = block_environment(block) if recorded else {"LD_PRELOAD": str(harness.LIBRARY)}
+    result = harness.run([harness.program("wrapped")], env=env)
+    assert (result.status, result.out) == (0, b"8\n"), result
+
+
 def test_handler_waits_inside(block):
     """A wait in a handler, inside a wait, is the outer one's time, once."""
     result = run_block(block, harness.program("left_waits"), "inside", env=ALL)
