@@ -285,7 +285,8 @@ void waits_left_read(struct process *p, uint32_t i, uint64_t seen)
         o.due ? o.until_ns : word(&page->told_ns[stile__stack_side(seen)]);
     if (!stile__scan_end(&slot->status, seen)) {
         p->waits.broken++;
-        return; /* what was read is void */
+        p->damage = NULL; /* what was read is void, and may be half of one wait and half of the next */
+        return;
     }
     if (o.due && p->damage == NULL)
         open_book(p, thread, i, seen, &o);

@@ -114,6 +114,22 @@ static void test_broken(void **state)
     }
 }
 
+/* The thread has gone on while the reader was stopped, and is leaving its next wait: half a page is no damage. */
+static void test_broken_in_the_middle(void **state)
+{
+    uint64_t seen;
+    (void)state;
+    hand_made_wait_begin(&h, STILE__WAIT_READ, now_mono_ns() - 1000000);
+    assert_int_equal(stile__scan_begin(&h.slot->status, &seen), STILE__SCAN_TAKEN);
+    atomic_store(&h.slot->status, (seen & ~STILE__STACK_SCAN) + (2ull << STILE__STACK_SCANS_SHIFT));
+    stile__stack_resume(&h.slot->status, NULL);
+    h.left->record.flags = 0;
+    waits_left_read(p, 0, seen);
+    assert_null(p->damage);
+    assert_int_equal(p->waits.broken, 1);
+    assert_int_equal(p->waits.n + p->waits.ns, 0);
+}
+
 /* Shorter than the rate, so far: chance decides, when it is over. */
 static void test_short(void **state)
 {
@@ -436,10 +452,19 @@ static void test_hostile_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_generations),   TEST(test_period),         TEST(test_broken),
-        TEST(test_short),         TEST(test_not_given_away), TEST(test_blocks_stay),
-        TEST(test_damaged_pages), TEST(test_maps_first),     TEST(test_cut),
-        TEST(test_end),           TEST(test_races),          cmocka_unit_test(test_violations),
+        TEST(test_generations),
+        TEST(test_period),
+        TEST(test_broken),
+        TEST(test_broken_in_the_middle),
+        TEST(test_short),
+        TEST(test_not_given_away),
+        TEST(test_blocks_stay),
+        TEST(test_damaged_pages),
+        TEST(test_maps_first),
+        TEST(test_cut),
+        TEST(test_end),
+        TEST(test_races),
+        cmocka_unit_test(test_violations),
         TEST(test_hostile_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
