@@ -45,21 +45,34 @@ static void life_take(struct thread_seen *t, uint64_t until_ns, uint64_t cpu_ns,
     uint64_t ran = cpu_ns > base_cpu_ns ? cpu_ns - base_cpu_ns : 0;
     t->clocked = true;
     t->life_ns = life;
-    t->elsewhere_ns = 0;
     /* One after another: what the program left may be anything. */
-    const uint64_t known[] = {ran, run_delay_ns, t->waited_ns};
-    for (unsigned i = 0; i < sizeof known / sizeof *known; i++)
-        life -= known[i] < life ? known[i] : life;
-    t->elsewhere_ns = life;
+    life -= ran < life ? ran : life;
+    life -= run_delay_ns < life ? run_delay_ns : life;
+    t->idle_ns = life;
+}
+
+static void waits_take(struct thread_seen *t)
+{
+    t->elsewhere_ns = t->idle_ns > t->waited_ns ? t->idle_ns - t->waited_ns : 0;
 }
 
 void elsewhere_look(struct process *p, uint32_t thread, const struct stile__slot *slot)
 {
     struct thread_seen *t = &p->threads[thread];
     uint64_t cpu, delay;
-    if (schedstat_read(p, t->tid, &cpu, &delay))
-        life_take(t, now_mono_ns(), cpu, slot->base_cpu_ns,
-                  delay > t->run_delay_base_ns ? delay - t->run_delay_base_ns : 0);
+    if (!schedstat_read(p, t->tid, &cpu, &delay))
+        return;
+    life_take(t, now_mono_ns(), cpu, slot->base_cpu_ns,
+              delay > t->run_delay_base_ns ? delay - t->run_delay_base_ns : 0);
+    t->looked = true;
+}
+
+void elsewhere_looked(struct process *p, uint32_t thread)
+{
+    struct thread_seen *t = &p->threads[thread];
+    if (t->looked)
+        waits_take(t);
+    t->looked = false;
 }
 
 void elsewhere_end(struct process *p, uint32_t thread, const struct stile__slot *slot)
@@ -67,8 +80,10 @@ void elsewhere_end(struct process *p, uint32_t thread, const struct stile__slot 
     uint64_t until = atomic_load_explicit(&slot->exit_mono_ns, memory_order_relaxed), now = now_mono_ns();
     uint64_t cpu = atomic_load_explicit(&slot->exit_cpu_ns, memory_order_relaxed);
     uint64_t delay = atomic_load_explicit(&slot->run_delay_ns, memory_order_relaxed);
-    if (until != 0 && cpu != 0 && delay != UINT64_MAX)
+    if (until != 0 && cpu != 0 && delay != UINT64_MAX) {
         life_take(&p->threads[thread], until < now ? until : now, cpu, slot->base_cpu_ns, delay);
+        waits_take(&p->threads[thread]);
+    }
     elsewhere_book(p, thread);
 }
 

@@ -33,7 +33,9 @@ struct thread_seen {
     uint64_t run_delay_base_ns;     /* that the kernel had counted when the thread was first seen */
     uint64_t life_ns, elsewhere_ns; /* its life up to the last look, and what of it is in no book; */
     uint64_t elsewhere_told_ns;     /* of that, what is by now */
-    bool clocked;                   /* both are known */
+    uint64_t idle_ns;               /* of its life: it neither ran nor was ready to */
+    bool clocked;                   /* all are known */
+    bool looked;                    /* idle_ns is of the look that is under way */
     struct mirror mirror;
 };
 

@@ -292,7 +292,7 @@ void waits_left_read(struct process *p, uint32_t i, uint64_t seen)
         open_book(p, thread, i, seen, &o);
 }
 
-static void slot_look(struct process *p, uint32_t i, bool clocks, bool now)
+static void slot_look(struct process *p, uint32_t i, bool clocks)
 {
     struct stile__slot *slot = stile__region_slot(p->region, i);
     uint32_t thread;
@@ -305,8 +305,19 @@ static void slot_look(struct process *p, uint32_t i, bool clocks, bool now)
         waits_left_read(p, i, seen);
     if (clocks && !p->foreign_clock && p->damage == NULL)
         elsewhere_look(p, thread, slot);
-    if (now && p->damage == NULL)
-        elsewhere_book(p, thread);
+}
+
+/* What ended before a thread's clock was read may still lie in its ring: that first, or it would be waiting elsewhere. */
+static void elsewhere_settle(struct process *p, uint32_t used, bool now)
+{
+    process_drain(p);
+    for (uint32_t i = 0; i < used && p->damage == NULL; i++) {
+        if (p->slots[i].thread == 0)
+            continue;
+        elsewhere_looked(p, p->slots[i].thread - 1);
+        if (now)
+            elsewhere_book(p, p->slots[i].thread - 1);
+    }
 }
 
 void waits_look(struct process *p, bool now)
@@ -326,8 +337,10 @@ void waits_look(struct process *p, bool now)
     if (used > p->size.slot_max)
         p->damage = "more thread slots are in use than there are";
     for (uint32_t i = 0; i < used && p->damage == NULL; i++)
-        slot_look(p, i, clocks, now);
+        slot_look(p, i, clocks);
     uint64_t cost = now_mono_ns() - ns;
     if (clocks)
         w->next_clock_ns = ns + (cost * CLOCK_SHARE > CLOCK_NS ? cost * CLOCK_SHARE : CLOCK_NS);
+    if (clocks)
+        elsewhere_settle(p, used, now);
 }

@@ -38,9 +38,11 @@ void waits_left_read(struct process *p, uint32_t i, uint64_t seen);
 void waits_book(struct process *p, uint32_t thread, uint32_t node, enum stile__reason reason, uint32_t label,
                 uint64_t n, uint64_t ns);
 
-/* elsewhere.c: a thread is seen for the first time, is alive, has ended; and what is known by then is booked. */
+/* elsewhere.c: a thread is seen for the first time, is alive, and what had ended by then is in its books, has ended; and what is
+ * known by then is booked. */
 void elsewhere_begin(struct process *p, uint32_t thread, const struct stile__slot *slot);
 void elsewhere_look(struct process *p, uint32_t thread, const struct stile__slot *slot);
+void elsewhere_looked(struct process *p, uint32_t thread);
 void elsewhere_end(struct process *p, uint32_t thread, const struct stile__slot *slot);
 void elsewhere_book(struct process *p, uint32_t thread);
 

@@ -118,6 +118,21 @@ static void test_open_waits(void **state)
     assert_true(booked() < 50 * MS_NS); /* the time between two looks at the clock */
 }
 
+/* Nor is what has ended, and lies in the ring. */
+static void test_ended_waits(void **state)
+{
+    (void)state;
+    waits_look(p, false); /* the thread is known */
+    h.slot->base_cpu_ns = 0;
+    uint64_t life = now_mono_ns() - h.slot->birth_mono_ns;
+    hand_made_wait(&h, 0, STILE__WAIT_MUTEX, 1, life, STILE__REASON_NONE);
+    waits_look(p, true);
+    assert_null(p->damage);
+    assert_true(p->threads[0].clocked);
+    assert_int_equal(p->waits.reason_ns[STILE__WAIT_MUTEX], life);
+    assert_true(booked() < 50 * MS_NS);
+}
+
 static struct process *taken(void)
 {
     struct process *piece = p->cut;
@@ -159,8 +174,8 @@ static void test_toggles(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_an_end),     TEST(test_nothing_to_book), TEST(test_alive),
-        TEST(test_open_waits), TEST(test_pieces),          TEST(test_toggles),
+        TEST(test_an_end),      TEST(test_nothing_to_book), TEST(test_alive),   TEST(test_open_waits),
+        TEST(test_ended_waits), TEST(test_pieces),          TEST(test_toggles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
