@@ -11,6 +11,7 @@
 
 #define LEAST_NS   1000000u   /* less is noise */
 #define LEAST_PART 1000u      /* of the thread's life: the same */
+#define DEVIATIONS 3          /* of chance: the same */
 #define OLD_CPU_NS 100000000u /* a thread that had used more was there long before its session */
 
 /* What the kernel has counted of a live thread: time on a processor, and runnable without one. */
@@ -87,13 +88,20 @@ void elsewhere_end(struct process *p, uint32_t thread, const struct stile__slot 
     elsewhere_book(p, thread);
 }
 
+/* Waits shorter than the rate are right on average: what they lack by chance is waiting nowhere, nor is one under way. */
+static bool by_chance(const struct process *p, const struct thread_seen *t, uint64_t share)
+{
+    double rate = (double)p->waits.rate_ns, beyond = (double)share - rate;
+    return beyond <= 0 || beyond * beyond <= DEVIATIONS * DEVIATIONS * (rate * rate + t->chance_ns2);
+}
+
 void elsewhere_book(struct process *p, uint32_t thread)
 {
     struct thread_seen *t = &p->threads[thread];
     if (!t->clocked || p->toggles || t->elsewhere_ns <= t->elsewhere_told_ns)
         return;
     uint64_t share = t->elsewhere_ns - t->elsewhere_told_ns;
-    if (share <= LEAST_NS || share <= t->life_ns / LEAST_PART)
+    if (share <= LEAST_NS || share <= t->life_ns / LEAST_PART || by_chance(p, t, share))
         return;
     uint32_t node = call_tree_child(&p->waits.tree, CALL_TREE_ROOT, CALL_TREE_ELSEWHERE, 0);
     waits_book(p, thread, node, STILE__REASON_NONE, STILE__WAIT_ELSEWHERE, 1, share);

@@ -34,6 +34,7 @@ struct thread_seen {
     uint64_t life_ns, elsewhere_ns; /* its life up to the last look, and what of it is in no book; */
     uint64_t elsewhere_told_ns;     /* of that, what is by now */
     uint64_t idle_ns;               /* of its life: it neither ran nor was ready to */
+    double chance_ns2;              /* squares of what is booked of waits that were recorded by chance */
     bool clocked;                   /* all are known */
     bool looked;                    /* idle_ns is of the look that is under way */
     struct mirror mirror;

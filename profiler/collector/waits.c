@@ -125,6 +125,8 @@ void waits_record_add(struct process *p, uint32_t thread, const struct stile__re
         return;
     uint32_t node = record_stack_node(p, r, &p->waits.tree, words.hook, &s);
     waits_book(p, thread, node, s.reason, (uint32_t)words.why, r->ticks, words.delay_ns);
+    if (r->ticks > 1 || words.delay_ns == p->waits.rate_ns) /* else it is told as what it was */
+        p->threads[thread].chance_ns2 += (double)words.delay_ns * (double)words.delay_ns;
 }
 
 void waits_lost_take(struct process *p, uint32_t thread, uint32_t i)
@@ -147,6 +149,7 @@ void waits_lost_take(struct process *p, uint32_t thread, uint32_t i)
     }
     uint32_t node = call_tree_child(&w->tree, CALL_TREE_ROOT, CALL_TREE_REASON, STILE__REASON_BUFFER_FULL);
     waits_book(p, thread, node, STILE__REASON_BUFFER_FULL, 0, more, more_ns);
+    p->threads[thread].chance_ns2 += (double)more_ns * (double)stile__wait_rate_max(w->rate_ns);
     w->lost += more;
     w->lost_ns += more_ns;
 }
