@@ -10,7 +10,7 @@
 #define YIELDS_BEFORE_SLEEP 32u
 #define SLEEP_NS            50000
 #ifndef SLEEPS_MAX /* a test has more patience, so that a sanitizer's look at a reader is never cut short */
-#    define SLEEPS_MAX 400u /* 20 ms at least */
+#    define SLEEPS_MAX 180u /* some 20 ms, with what timers add */
 #endif
 
 #define NUMBER_ONE  (1ull << STILE__STACK_NUMBER_SHIFT)

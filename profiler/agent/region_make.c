@@ -9,7 +9,8 @@
 
 /* Together with the header and the first slot's pages these make 64 KiB. */
 #define FIRST_BLOCKS     2u
-#define ALONE_BLOCKS     16u  /* the same where the collector has yet to be started */
+#define ALONE_BLOCKS     16u /* the same where the collector has yet to be started */
+#define WAITS_BLOCKS     64u /* where threads that begin to wait at the start keep theirs as long as they wait */
 #define START_PART       250u /* of a second that the collector may take to start */
 #define SLOTS_LEAST      16u
 #define BLOCKS_LEAST     64u
@@ -62,7 +63,8 @@ static int populate(void *at, uint64_t bytes)
 /* Blocks for what is sampled until the collector has started and makes more. */
 static uint32_t blocks_first(struct stile__region_size size, unsigned hz, bool alone)
 {
-    uint32_t n = (alone ? ALONE_BLOCKS : FIRST_BLOCKS) + hz / START_PART;
+    uint32_t n =
+        (alone ? ALONE_BLOCKS : FIRST_BLOCKS) + hz / START_PART + (size.waits != 0 ? WAITS_BLOCKS : 0);
     return n < size.block_max ? n : size.block_max;
 }
 

@@ -139,6 +139,7 @@ static int slot_start(struct stile__session *s, struct stile__region *r, uint32_
     memset(&memo->barriers, 0, sizeof memo->barriers);
     atomic_store_explicit(&slot->lost_waits, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->lost_delay_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&slot->lost_wakes, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->exit_mono_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&slot->run_delay_ns, UINT64_MAX, memory_order_relaxed);
     slot->birth_mono_ns = stile__clock_now(CLOCK_MONOTONIC);

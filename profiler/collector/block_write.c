@@ -76,7 +76,8 @@ static void comments_out(struct writer *w)
     writer_comment(w, "waits: %" PRIu64 ", %.3f s; %" PRIu64 " wake-ups", waits->n, (double)waits->ns / 1e9,
                    waits->wakes);
     reasons_out(w);
-    writer_comment(w, "lost: %" PRIu64 " waits, %.3f s", waits->lost, (double)waits->lost_ns / 1e9);
+    writer_comment(w, "lost: %" PRIu64 " waits, %.3f s; %" PRIu64 " wake-ups", waits->lost,
+                   (double)waits->lost_ns / 1e9, waits->lost_wakes);
     parts_out(w);
     elsewhere_out(w);
     writer_comment(w,

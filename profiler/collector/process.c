@@ -17,10 +17,12 @@
 #include "profiler/collector/waits.h"
 #include "profiler/region/check.h"
 
-#define BLOCKS_AT_LEAST 16u         /* 256 KiB: what a deep stack takes; more comes when it is used */
-#define BLOCK_ROUNDS    50u         /* at first, blocks for the samples of so much of a second */
-#define MAPS_TRIES      3u          /* looks at the maps while libraries go */
-#define MAPS_BYTES_MAX  (64u << 20) /* no program has so many mappings; what we were handed may be anything */
+#define BLOCKS_AT_LEAST 16u /* 256 KiB: what a deep stack takes; more comes when it is used */
+#define WAITS_BLOCKS                                                                                         \
+    128u /* 2 MiB: threads that wait keep theirs until there are rules for all of their stacks */
+#define BLOCK_ROUNDS   50u         /* at first, blocks for the samples of so much of a second */
+#define MAPS_TRIES     3u          /* looks at the maps while libraries go */
+#define MAPS_BYTES_MAX (64u << 20) /* no program has so many mappings; what we were handed may be anything */
 
 uint64_t now_mono_ns(void)
 {
@@ -130,7 +132,7 @@ static const char *set_up(struct process *p, const int *fds)
     if (why != NULL)
         return why;
     process_blocks_grow(p, BLOCKS_AT_LEAST + p->hz / BLOCK_ROUNDS);
-    process_blocks_grow(p, BLOCKS_AT_LEAST);
+    process_blocks_grow(p, p->size.waits != 0 ? WAITS_BLOCKS : BLOCKS_AT_LEAST);
     pieces_init(p);
     return NULL;
 }

@@ -52,7 +52,7 @@ struct barrier_totals {
 struct slot_seen {
     uint32_t thread; /* 1 + index into threads of its present generation, or 0 */
     uint64_t lost_ticks, lost_ns, signals;
-    uint64_t lost_waits, lost_delay_ns;
+    uint64_t lost_waits, lost_delay_ns, lost_wakes;
     /* The open wait that was looked at last, and its place in the call tree. */
     struct {
         uint64_t since_ns;
@@ -87,7 +87,8 @@ struct waits {
     uint64_t n, ns;         /* in the tree; wake-ups are not counted */
     uint64_t reason_n[STILE__WAIT_REASONS], reason_ns[STILE__WAIT_REASONS];
     uint64_t wakes;
-    uint64_t lost, lost_ns;                /* of n and ns: that found their ring full */
+    uint64_t lost, lost_ns; /* of n and ns: that found their ring full */
+    uint64_t lost_wakes;
     uint64_t part_n[STILE__REASON_COUNT];  /* whose stack is not whole, */
     uint64_t part_ns[STILE__REASON_COUNT]; /* by why */
     uint64_t late;                         /* that came after their piece was written */

@@ -138,6 +138,9 @@ void waits_lost_take(struct process *p, uint32_t thread, uint32_t i)
     uint64_t ns = atomic_load_explicit(&slot->lost_delay_ns, memory_order_relaxed);
     uint64_t more = n - seen->lost_waits, more_ns = ns - seen->lost_delay_ns;
 
+    uint64_t wakes = atomic_load_explicit(&slot->lost_wakes, memory_order_relaxed);
+    w->lost_wakes += wakes - seen->lost_wakes; /* a count, and no more */
+    seen->lost_wakes = wakes;
     seen->lost_waits = n;
     seen->lost_delay_ns = ns;
     if (more == 0 && more_ns == 0)
@@ -201,7 +204,8 @@ static bool owned(struct process *p, const struct stile__slot *slot, uint64_t se
         violated(p, slot, now, "");
         return false;
     }
-    if (word(&page->since_ns) > now_mono_ns()) {
+    const uint64_t since_ns = word(&page->since_ns); /* before the clock is read */
+    if (since_ns > now_mono_ns()) {
         violated(p, slot, now, "; its wait begins later than now");
         return false;
     }

@@ -108,7 +108,8 @@ struct stile__slot {
     uint64_t birth_mono_ns;         /* CLOCK_MONOTONIC when the slot was opened */
     _Atomic uint64_t exit_mono_ns;  /* when the thread left it; 0 before */
     _Atomic uint64_t run_delay_ns;  /* that it was runnable and did not run, by then; UINT64_MAX: not known */
-    uint64_t reserved;
+    _Atomic uint64_t
+        lost_wakes; /* wake-ups that found the ring full, as many as they stand for; the thread */
 };
 _Static_assert(sizeof(struct stile__slot) == 256, "slots are 256 bytes: four cache lines");
 

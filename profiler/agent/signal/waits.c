@@ -102,14 +102,17 @@ static uint32_t words_of(const struct stile__record *record)
     return record->n_inline + (record->kind != STILE__RECORD_WALKED ? STILE__REG_COUNT : 0);
 }
 
+/* To a counter that only this thread writes, and its handlers, which are blocked. */
+static void added(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
 static void lost_count(struct stile__slot *slot, uint64_t count, uint64_t delay_ns)
 {
-    atomic_store_explicit(&slot->lost_waits,
-                          atomic_load_explicit(&slot->lost_waits, memory_order_relaxed) + count,
-                          memory_order_relaxed);
-    atomic_store_explicit(&slot->lost_delay_ns,
-                          atomic_load_explicit(&slot->lost_delay_ns, memory_order_relaxed) + delay_ns,
-                          memory_order_relaxed);
+    added(&slot->lost_waits, count);
+    added(&slot->lost_delay_ns, delay_ns);
 }
 
 /* The rate as it is now, by how full the ring is. */
@@ -212,7 +215,10 @@ void stile__wait_tell(struct stile__session *s, struct stile__region *r, struct 
             : stile__ring_reserve(ring_of(s, r, t), ring_cells, &t->slot->head, &t->slot->tail,
                                   STILE__WALK_CELLS_MAX(ring_cells), &commit);
     if (record == NULL) {
-        lost_count(t->slot, count, booked_ns);
+        if ((why & STILE__WAIT_WAKES) != 0)
+            added(&t->slot->lost_wakes, count);
+        else
+            lost_count(t->slot, count, booked_ns);
         return;
     }
     stile__record_init(s, r, t, record, count);
