@@ -12,8 +12,8 @@
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
 
-/* A call that comes back sooner has not given the processor away and got it again. */
-#define SWITCH_NS 2000u
+/* A wait that is shorter is quick: to announce it costs more than a hundredth of it. */
+#define SHORT_NS 100000u
 
 /* After a wait of that length a look at the count of switches is cheap. */
 #define LOOK_NS 20000u
@@ -204,7 +204,7 @@ void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint
     const bool worked = now == d->switches && now != 0;
     stile__thread.switches = now;
     wait_leave(d, until_ns, worked);
-    if (worked || until_ns - d->since_ns < SWITCH_NS)
+    if (worked || until_ns - d->since_ns < SHORT_NS)
         stile__thread.wait_quick |= quick_bit(why, thing);
 }
 
@@ -243,7 +243,7 @@ void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const vo
     t->switches = now;
     if ((now == before->switches && now != 0) || until_ns <= since_ns)
         return; /* it took as long as it works */
-    if (until_ns - since_ns >= SWITCH_NS)
+    if (until_ns - since_ns >= SHORT_NS)
         t->wait_quick &= ~quick_bit(why, thing);
     if (!enter(&h, regs[REG_RSP]))
         return;
