@@ -265,10 +265,15 @@ def test_rate_is_unbiased(block, rate):
     n = 5000
     result = run_block(block, harness.program("short_waits"), n, env={"PROFILE_BLOCK_RATE": rate})
     own = told(result.out)["asks"]
-    got = waits(blocking(block), "asks", "read")
+    p = blocking(block)
+    got = waits(p, "asks", "read")
+    # Where the collector comes late, what found no room is told without its stack.
+    lost = sum(s.ns for s in p.samples if s.frames[-1].name == "[buffer full]" and
+               s.labels["tid"] == s.labels["pid"] and not any(f.name == "asks" for f in s.frames))
     # Of waits shorter than the rate as many are recorded as make it up: of relative error 1/sqrt of their number.
     recorded = max(own.ns / rate, 1)
-    assert abs(got.ns - own.ns) <= (0.1 + 5 * recorded ** -0.5) * own.ns, (rate, own, got)
+    assert abs(got.ns + lost - own.ns) <= (0.1 + 5 * recorded ** -0.5) * own.ns, (rate, own, got, lost)
+    assert lost <= own.ns * 0.9, (own, got, lost)
 
 
 def test_children(tmp_path):
