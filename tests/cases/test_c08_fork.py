@@ -30,7 +30,8 @@ def test_every_generation_is_profiled_and_no_file_is_damaged(out):
         pids = {s.labels["pid"] for s in p.samples}
         assert len(pids) == 1
         assert p.name in ("out.pb.gz", f"out.{pids.pop()}.pb.gz")
-        assert pprof.bracketed_share([p]) < 0.005, pprof.bracketed_ns([p])
+        # On a busy machine the clocks of a process and of its thread may part by what the kernel books at a tick.
+        assert sum(pprof.bracketed_ns([p]).values()) < 0.005 * p.ns + 1e9 / harness.TICK_HZ, pprof.bracketed_ns([p])
     assert sum(p.ns for p in profiles) == pytest.approx(r.cpu_ns, rel=0.03, abs=60e6)
 
 
