@@ -79,15 +79,6 @@ static void leave(const struct here *h)
     stile__raw_sigmask(SIG_SETMASK, h->mask);
 }
 
-/* A wait is over: it is told, if it is to be. All signals blocked, as the ring is the handlers', too. */
-static void over(struct stile__session *s, struct stile__region *r, struct stile__thread *t, uint64_t was,
-                 uint64_t until_ns)
-{
-    const uint64_t rate_ns = stile__left_due(s, r, t, was, until_ns);
-    if (rate_ns != 0)
-        stile__left_tell(s, r, t, was, until_ns, rate_ns);
-}
-
 /* Whether the thread is inside an earlier wait: a handler of the program runs there, or code of ours that waits for the
  * collector, and leaves nothing. If it has left that by a jump, an exception or cancellation, the wait ends here. */
 static bool inside(const struct here *h, const struct stile__place *at)
@@ -102,7 +93,7 @@ static bool inside(const struct here *h, const struct stile__place *at)
     uint64_t was = stile__stack_resume(&h->t->slot->status, &h->r->freezing);
     h->t->wait_frame = 0;
     if (stile__stack_state(was) == STILE__STACK_WAITING)
-        over(h->s, h->r, h->t, was, stile__block_clock());
+        stile__left_tell(h->s, h->r, h->t, was, stile__block_clock());
     return false;
 }
 
@@ -162,7 +153,7 @@ static void wait_leave(struct stile__door *d, uint64_t until_ns, bool worked)
         if (stile__stack_state(was) != STILE__STACK_WAITING || worked) {
             stile__left_drop(s, r, t);
         } else {
-            over(s, r, t, was, until_ns);
+            stile__left_tell(s, r, t, was, until_ns);
             t->waited_ns += until_ns - d->since_ns;
         }
     }

@@ -75,6 +75,19 @@ static inline struct stile__memo *stile__session_memo(const struct stile__sessio
     return (struct stile__memo *)((char *)r + s->at.memos + (uint64_t)i * STILE__PAGE);
 }
 
+/* The same of what its thread left; only where size.waits is set. */
+static inline struct stile__left *stile__session_left(const struct stile__session *s, struct stile__region *r,
+                                                      uint32_t i)
+{
+    return (struct stile__left *)((char *)r + s->at.lefts + (uint64_t)i * STILE__PAGE);
+}
+
+static inline struct stile__cell *stile__session_ring(const struct stile__session *s, struct stile__region *r,
+                                                      uint32_t i)
+{
+    return (struct stile__cell *)((char *)r + s->at.rings + stile__ring_offset(s->size, i));
+}
+
 /* Set once, before the first session; the page itself is never unmapped. NULL: this process was never profiled. */
 extern struct stile__session *stile__session;
 

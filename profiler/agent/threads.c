@@ -373,10 +373,8 @@ static void waits_close(struct stile__session *s, struct stile__region *r, struc
     const uint64_t now_ns = stile__clock_now(CLOCK_MONOTONIC);
     if (t->wait_frame != 0) {
         uint64_t was = stile__stack_resume(&t->slot->status, NULL);
-        const uint64_t rate_ns =
-            stile__stack_state(was) == STILE__STACK_WAITING ? stile__left_due(s, r, t, was, now_ns) : 0;
-        if (rate_ns != 0)
-            stile__left_tell(s, r, t, was, now_ns, rate_ns);
+        if (stile__stack_state(was) == STILE__STACK_WAITING)
+            stile__left_tell(s, r, t, was, now_ns);
         t->wait_frame = 0;
     }
     atomic_store_explicit(&t->slot->run_delay_ns, run_delay(), memory_order_relaxed);

@@ -100,13 +100,6 @@ bool stile__thread_bind(struct stile__session *s, struct stile__region *r, struc
     return false;
 }
 
-/* Adds to a counter that only this thread's handler writes. */
-static void count(_Atomic uint64_t *counter, uint64_t n)
-{
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
-                          memory_order_relaxed);
-}
-
 /* Whether the signal was taken on the way out of a system call. The instruction leaves the return address in rcx and
  * the flags in r11 (Intel SDM, SYSCALL), and nothing else does both; a call that is about to be restarted returns to
  * the instruction itself, two bytes before. */
@@ -179,11 +172,11 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
     uint64_t commit;
     uint32_t i = (uint32_t)t->id;
 
-    count(&t->slot->ticks, tick->ticks);
+    stile__counter_add(&t->slot->ticks, tick->ticks);
     if (tick->in_kernel)
         t->kernel_ns += tick->ticks * s->period_ns;
     const uint32_t cells = stile__slot_cells(s->size, i);
-    struct stile__cell *ring = (void *)((char *)r + s->at.rings + stile__ring_offset(s->size, i));
+    struct stile__cell *ring = stile__session_ring(s, r, i);
     const bool full = stile__fault(STILE__FAULT_RING, tick->ticks);
     struct stile__record *record = full ? NULL
                                         : stile__ring_reserve(ring, cells, &t->slot->head, &t->slot->tail,
@@ -192,8 +185,8 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
         record =
             stile__ring_reserve(ring, cells, &t->slot->head, &t->slot->tail, STILE__WALK_CELLS_MIN, &commit);
     if (record == NULL) {
-        count(&t->slot->lost_ns, tick->ticks * s->period_ns);
-        count(&t->slot->lost_ticks, tick->ticks);
+        stile__counter_add(&t->slot->lost_ns, tick->ticks * s->period_ns);
+        stile__counter_add(&t->slot->lost_ticks, tick->ticks);
         return;
     }
     stile__record_init(s, r, t, record, tick->ticks);
@@ -278,7 +271,7 @@ static void settle(struct stile__session *s, struct stile__region *r, struct sti
         return;
     struct stile__tick tick = {
         .ticks = (uint32_t)missed, .in_kernel = in_kernel || kernel_only, .leaving = in_kernel};
-    count(&t->slot->signals, 1);
+    stile__counter_add(&t->slot->signals, 1);
     if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF) {
         stile__tick_split(s, r, t, at, tick, STILE__REASON_SIGNAL_BLOCKED);
         return;
@@ -307,7 +300,7 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
             t->surplus--;
             return true;
         }
-        count(&t->slot->signals, 1);
+        stile__counter_add(&t->slot->signals, 1);
         stile__tick_take(s, r, t, at, &(struct stile__tick){.ticks = 1});
         if (s->clocks[(uint32_t)t->id].kind == STILE__CLOCK_PERF_ALONE &&
             ++t->unsettled % SETTLE_SIGNALS == 0)
@@ -333,7 +326,7 @@ static bool tick_of(struct stile__session *s, struct stile__region *r, struct st
         /* What ticked before the thread was bound found nobody: that was not in the kernel. */
         settle(s, r, t, at, in_kernel, old);
     } else {
-        count(&t->slot->signals, 1);
+        stile__counter_add(&t->slot->signals, 1);
         uint32_t ticks = 1 + (info->si_overrun > 0 ? (uint32_t)info->si_overrun : 0);
         stile__tick_split(s, r, t, at,
                           (struct stile__tick){.ticks = ticks, .in_kernel = in_kernel, .leaving = in_kernel},

@@ -54,6 +54,13 @@ void stile__tick_take(struct stile__session *s, struct stile__region *r, struct 
 void stile__tick_split(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                        const struct stile__place *at, struct stile__tick tick, enum stile__reason kept_away);
 
+/* Adds to a counter that only this thread's handler writes, or the thread with all signals blocked. */
+static inline void stile__counter_add(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
 /* What every record begins with; a leaf is not yet set. */
 void stile__record_init(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
                         struct stile__record *record, uint32_t ticks);

@@ -2,7 +2,7 @@
 #include "profiler/agent/signal/waits.h"
 
 #include "barriers/ownership.h"
-#include "barriers/stack_lock.h"
+#include "profiler/agent/clock.h"
 #include "profiler/agent/signal/faults.h"
 #include "profiler/region/raw_syscall.h"
 
@@ -45,13 +45,13 @@ uint32_t stile__wait_weight(struct stile__thread *t, uint64_t rate_ns, uint64_t 
 static struct stile__left *left_of(const struct stile__session *s, struct stile__region *r,
                                    const struct stile__thread *t)
 {
-    return (struct stile__left *)((char *)r + s->at.lefts + (uint64_t)(uint32_t)t->id * STILE__PAGE);
+    return stile__session_left(s, r, (uint32_t)t->id);
 }
 
 static struct stile__cell *ring_of(const struct stile__session *s, struct stile__region *r,
                                    const struct stile__thread *t)
 {
-    return (void *)((char *)r + s->at.rings + stile__ring_offset(s->size, (uint32_t)t->id));
+    return stile__session_ring(s, r, (uint32_t)t->id);
 }
 
 static void walk(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
@@ -93,7 +93,7 @@ void stile__left_since(struct stile__session *s, struct stile__region *r, struct
 
 void stile__left_init(struct stile__session *s, struct stile__region *r, uint32_t i)
 {
-    struct stile__left *left = (struct stile__left *)((char *)r + s->at.lefts + (uint64_t)i * STILE__PAGE);
+    struct stile__left *left = stile__session_left(s, r, i);
     left->record.frames_block = left->record.block = STILE__BLOCK_NONE;
 }
 
@@ -102,17 +102,10 @@ static uint32_t words_of(const struct stile__record *record)
     return record->n_inline + (record->kind != STILE__RECORD_WALKED ? STILE__REG_COUNT : 0);
 }
 
-/* To a counter that only this thread writes, and its handlers, which are blocked. */
-static void added(_Atomic uint64_t *counter, uint64_t n)
-{
-    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
-                          memory_order_relaxed);
-}
-
 static void lost_count(struct stile__slot *slot, uint64_t count, uint64_t delay_ns)
 {
-    added(&slot->lost_waits, count);
-    added(&slot->lost_delay_ns, delay_ns);
+    stile__counter_add(&slot->lost_waits, count);
+    stile__counter_add(&slot->lost_delay_ns, delay_ns);
 }
 
 /* The rate as it is now, by how full the ring is. */
@@ -141,40 +134,25 @@ void stile__left_drop(struct stile__session *s, struct stile__region *r, struct 
     blocks_drop(s, r, &left_of(s, r, t)->record);
 }
 
-/* What of a wait is not told yet. */
-static uint64_t rest_of(const struct stile__left *left, uint64_t told_ns, uint64_t until_ns)
-{
-    const uint64_t from = told_ns != 0 ? told_ns : left->since_ns;
-    return until_ns > from ? until_ns - from : 0;
-}
-
 static bool toggled_off(const struct stile__session *s, const struct stile__thread *t)
 {
     return s->toggle != 0 && atomic_load_explicit(&t->slot->piece, memory_order_relaxed) == 0;
 }
 
-uint64_t stile__left_due(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                         uint64_t was, uint64_t until_ns)
-{
-    struct stile__left *left = left_of(s, r, t);
-    const uint64_t told_ns = left->told_ns[stile__stack_side(was)],
-                   rest_ns = rest_of(left, told_ns, until_ns);
-    const uint64_t rate_ns = rate_of(s, t);
-    if (rest_ns != 0 && !toggled_off(s, t) && (told_ns != 0 || stile__wait_kept(t, rate_ns, rest_ns)))
-        return rate_ns;
-    stile__left_drop(s, r, t);
-    return 0;
-}
-
 void stile__left_tell(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                      uint64_t was, uint64_t until_ns, uint64_t rate_ns)
+                      uint64_t was, uint64_t until_ns)
 {
     struct stile__left *left = left_of(s, r, t);
     struct stile__record *record = &left->record;
     const uint64_t told_ns = left->told_ns[stile__stack_side(was)];
-    uint64_t delay_ns = rest_of(left, told_ns, until_ns), commit;
+    const uint64_t from_ns = told_ns != 0 ? told_ns : left->since_ns, rate_ns = rate_of(s, t);
+    uint64_t delay_ns = until_ns > from_ns ? until_ns - from_ns : 0, commit;
     uint32_t count = 0;
 
+    if (delay_ns == 0 || toggled_off(s, t) || (told_ns == 0 && !stile__wait_kept(t, rate_ns, delay_ns))) {
+        blocks_drop(s, r, record);
+        return;
+    }
     record->piece = atomic_load_explicit(&t->slot->piece, memory_order_acquire); /* it counts where it ends */
     if (told_ns == 0)
         count = stile__wait_weight(t, rate_ns, delay_ns, &delay_ns);
@@ -216,7 +194,7 @@ void stile__wait_tell(struct stile__session *s, struct stile__region *r, struct 
                                   STILE__WALK_CELLS_MAX(ring_cells), &commit);
     if (record == NULL) {
         if ((why & STILE__WAIT_WAKES) != 0)
-            added(&t->slot->lost_wakes, count);
+            stile__counter_add(&t->slot->lost_wakes, count);
         else
             lost_count(t->slot, count, booked_ns);
         return;
@@ -226,13 +204,6 @@ void stile__wait_tell(struct stile__session *s, struct stile__region *r, struct 
     words_append(record, why, booked_ns, (uintptr_t)hook);
     stile__ring_shrink(record, words_of(record) + STILE__WAIT_WORDS, &commit);
     stile__ring_commit(&t->slot->head, commit);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec ts = {0, 0};
-    stile__raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&ts, 0, 0);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 static bool in_own_stack(const struct stile__thread *t, uint64_t address)
@@ -254,9 +225,7 @@ bool stile__wait_look(struct stile__session *s, struct stile__region *r, struct 
         return true;
     }
     t->wait_frame = 0;
-    const uint64_t until_ns = now_ns(), rate_ns = stile__left_due(s, r, t, was, until_ns);
-    if (rate_ns != 0)
-        stile__left_tell(s, r, t, was, until_ns, rate_ns);
+    stile__left_tell(s, r, t, was, stile__clock_now(CLOCK_MONOTONIC));
     return true;
 }
 

@@ -25,14 +25,10 @@ void stile__left_since(struct stile__session *s, struct stile__region *r, struct
 /* Nothing was left yet: the slot is new. */
 void stile__left_init(struct stile__session *s, struct stile__region *r, uint32_t i);
 
-/* Of a wait that is over, as the thread owns its stack again: the rate at which it is to be recorded, or 0: it is not, and what was
- * left is dropped. was: its status in the last moment of the wait. */
-uint64_t stile__left_due(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                         uint64_t was, uint64_t until_ns);
-
-/* If it is: what was left goes into the ring. */
+/* Of a wait that is over, as the thread owns its stack again: what was left goes into the ring, if it is to be recorded, or is
+ * dropped. was: its status in the last moment of the wait. */
 void stile__left_tell(struct stile__session *s, struct stile__region *r, struct stile__thread *t,
-                      uint64_t was, uint64_t until_ns, uint64_t rate_ns);
+                      uint64_t was, uint64_t until_ns);
 
 /* Drops what was left: it was no wait. */
 void stile__left_drop(struct stile__session *s, struct stile__region *r, struct stile__thread *t);
