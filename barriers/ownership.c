@@ -1,6 +1,7 @@
 /* The word that says who owns a stack. Normal context and handlers, in the program and in the collector. */
 #include "barriers/ownership.h"
 
+#include "profiler/region/layout.h"
 #include "profiler/region/raw_syscall.h"
 
 #include "profiler/agent/signal/poison.h"
@@ -38,8 +39,9 @@ static bool wait_enter(_Atomic uint64_t *status, enum stile__wait_reason why)
     uint64_t number = (was + NUMBER_ONE) & NUMBER_MASK;
     uint64_t now = (was & SCANS_MASK) | number | (uint64_t)why << STILE__STACK_REASON_SHIFT |
                    (uint64_t)STILE__STACK_WAITING;
-    /* Nobody else changes the word of a running thread. Release: a reader that sees it sees what was left. */
-    return atomic_compare_exchange_strong_explicit(status, &was, now, memory_order_release,
+    /* Nobody else changes the word of a running thread. Release: a reader that sees it sees what was left. Sequentially consistent: who
+     * looks at `freezing` after it sees a dump that has looked at the word before it. */
+    return atomic_compare_exchange_strong_explicit(status, &was, now, memory_order_seq_cst,
                                                    memory_order_relaxed);
 }
 
@@ -84,16 +86,36 @@ static void scan_break(_Atomic uint64_t *status, uint64_t scanned)
                                             memory_order_relaxed);
 }
 
-uint64_t stile__stack_resume(_Atomic uint64_t *status, const _Atomic uint32_t *freezing)
+/* Whoever stops the world may be killed before it lets go, and may be another process: a dump's second is over then, and so is the half
+ * minute that the report of a crash may take. What is left of a dump is taken away, or each later wait would stand as long. */
+static bool freeze_over(_Atomic uint32_t *freezing, uint32_t why, unsigned slept)
+{
+    if (slept < (why == STILE__FREEZE_CRASH ? 30u : 1u) * (1000000000u / SLEEP_NS))
+        return false;
+    atomic_compare_exchange_strong_explicit(freezing, &why, 0, memory_order_seq_cst, memory_order_relaxed);
+    return true;
+}
+
+uint64_t stile__stack_resume(_Atomic uint64_t *status, _Atomic uint32_t *freezing)
 {
     uint64_t was;
+    uint32_t why = 0;
+    unsigned slept = 0;
     for (unsigned tries = 0; !stile__stack_resume_try(status, freezing, &was);) {
         if (stile__stack_state(was) != STILE__STACK_WAITING)
             return was; /* a handler has seen that the wait was left, and it runs already */
         if ((was & STILE__STACK_SCAN) != 0 && reader_waited_for(tries++))
             scan_break(status, was);
-        else if (freezing != NULL && atomic_load_explicit(freezing, memory_order_relaxed) != 0)
+        const uint32_t now = freezing != NULL ? atomic_load_explicit(freezing, memory_order_relaxed) : 0;
+        if (now != why)
+            slept = 0; /* another freeze */
+        why = now;
+        if (now != 0 && freeze_over(freezing, now, slept)) {
+            freezing = NULL;
+        } else if (now != 0) {
             stile__raw_sleep_ns(SLEEP_NS);
+            slept++;
+        }
     }
     return was;
 }

@@ -74,8 +74,9 @@ bool stile__stack_wait(_Atomic uint64_t *status, enum stile__wait_reason why);
 bool stile__stack_wait_executing(_Atomic uint64_t *status, enum stile__wait_reason why);
 
 /* WAITING -> RUNNING, once no reader has SCAN and no freeze is on. Returns the word as it was in the last moment of the
- * wait. May sleep: 20 ms at most for a reader, as long as the freeze lasts for that. */
-uint64_t stile__stack_resume(_Atomic uint64_t *status, const _Atomic uint32_t *freezing);
+ * wait. May sleep: 20 ms at most for a reader, as long as the freeze lasts for that, a second at most for a dump's and half a minute for
+ * a crash's; a dump that lasts longer is ended. */
+uint64_t stile__stack_resume(_Atomic uint64_t *status, _Atomic uint32_t *freezing);
 
 /* The same without waiting, for a handler: false if a reader or a freeze is in the way. *was is set if true. */
 bool stile__stack_resume_try(_Atomic uint64_t *status, const _Atomic uint32_t *freezing, uint64_t *was);

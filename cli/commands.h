@@ -4,5 +4,7 @@
 
 int stile__cmd_record(int argc, char **argv);
 int stile__cmd_top(int argc, char **argv);
+int stile__cmd_symbolize(int argc, char **argv);
+int stile__cmd_dump(int argc, char **argv);
 
 #endif

@@ -14,6 +14,8 @@ static const char usage[] =
     "\n"
     "  record [-o FILE] [-F HZ] [--] COMMAND...   profile a command (--block: its waits, too)\n"
     "  top FILE                                   the hottest functions of a profile\n"
+    "  dump PID                                   where all threads of a profiled program are\n"
+    "  symbolize [FILE]                           name the frames of a crash report\n"
     "  version                                    the version of Stile\n"
     "  help                                       this text\n"
     "\n"
@@ -48,8 +50,10 @@ static const struct verb {
     const char *name;
     int (*run)(int argc, char **argv);
 } verbs[] = {
-    {"record", stile__cmd_record}, {"top", stile__cmd_top},    {"collect", cmd_collect},
-    {"version", cmd_version},      {"--version", cmd_version}, {"help", cmd_help},
+    {"record", stile__cmd_record}, {"top", stile__cmd_top},
+    {"dump", stile__cmd_dump},     {"symbolize", stile__cmd_symbolize},
+    {"collect", cmd_collect},      {"version", cmd_version},
+    {"--version", cmd_version},    {"help", cmd_help},
     {"--help", cmd_help},          {"-h", cmd_help},
 };
 

@@ -1,4 +1,4 @@
-/* How libstile gets into a command, and what may keep it out. */
+/* How libstile gets into a command. */
 #ifndef STILE_CLI_PRELOAD_H
 #define STILE_CLI_PRELOAD_H
 
@@ -6,8 +6,5 @@
 
 /* The value of LD_PRELOAD that adds libstile.so to the present one. Returns 0, or -errno after one line. */
 int stile__preload_value(char *value, size_t size);
-
-/* Why a command that ran was not profiled, as far as its file tells: constant text. */
-const char *stile__preload_obstacle(const char *command);
 
 #endif

@@ -17,9 +17,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/command_check.h"
 #include "cli/commands.h"
 #include "cli/comments.h"
 #include "cli/preload.h"
+#include "cli/record_options.h"
 #include "cli/summary.h"
 #include "profiler/agent/options.h"
 #include "profiler/agent/target.h"
@@ -30,47 +32,31 @@
 
 #define PATIENCE_MS 3000 /* between two reports of the collector, which come twice a second */
 
-static const char usage[] =
-    "usage: stile record [-o FILE] [-F HZ] [--block[=FILE]] [--block-rate NS] [--interval TIME]\n"
-    "                    [--toggle SIGNAL] [--signal SIGNAL] [--verbose] [--] COMMAND [ARGUMENT...]\n"
-    "\n"
-    "Runs COMMAND and writes a CPU profile of it, whichever way it ends. Its terminal, signals, output and "
-    "exit\n"
-    "status are its own.\n"
-    "\n"
-    "  -o, --output FILE      file to write, ending in .pb.gz or .pb, or a directory (default stile.pb.gz);\n"
-    "                         %p is the process id, %e the program, %t the unix time\n"
-    "  -F, --frequency HZ     samples per second of CPU time of each thread, 1 to 20000 (default 100)\n"
-    "      --block[=FILE]     write a blocking profile, too: where threads waited, for what, how long\n"
-    "                         (default: -o's name with .block before its ending)\n"
-    "      --block-rate NS    a wait recorded for each so many nanoseconds waited, on average; 1: all "
-    "(default\n"
-    "                         10000); implies --block\n"
-    "  -i, --interval TIME    a file each TIME, from " STILE__INTERVAL_RANGE
-    " (60 or 60s, 500ms, 5m, 1h): FILE.1.pb.gz,\n"
-    "                         FILE.2.pb.gz, ...\n"
-    "  -t, --toggle SIGNAL    start with sampling off; each SIGNAL (SIGUSR2, say) sent to COMMAND turns it "
-    "on or\n"
-    "                         off, and each part is a file\n"
-    "  -s, --signal SIGNAL    profile with this signal, for a COMMAND that uses SIGPROF itself\n"
-    "  -v, --verbose          print the comments of the files as well: what the profiler counted\n"
-    "  -h, --help             this text\n";
-
 struct run {
-    struct stile__options options;          /* profile and hz */
-    const char *interval, *toggle, *signal; /* as they were given, or NULL */
-    const char *block, *block_rate;         /* the same; block: "" for the default name */
-    bool verbose;
-    char block_path[PATH_MAX]; /* the default */
-    char **command;
+    struct stile__record_options ask;
+    struct stile__command file; /* what is known of it */
+    bool told;                  /* why it will have no profile */
     char name[STILE__NAME_MAX]; /* the collector's */
     int client;                 /* socket to it, -1 once it is gone */
     pid_t pid;
+    uint64_t used_ns; /* CPU time of the command and what it had waited for */
     struct stile__status status;
     struct timespec start, start_of_files; /* by CLOCK_MONOTONIC, and by the clock that files have */
 };
 
 static volatile sig_atomic_t forward_to;
+
+/* What would end us for a line that finds no reader or no room, and take the command's exit status away. The
+ * command has them as they were found. */
+static const int unheard[] = {SIGPIPE, SIGXFSZ};
+static struct sigaction as_found[sizeof unheard / sizeof *unheard];
+
+static void lines_survive(void)
+{
+    const struct sigaction ignored = {.sa_handler = SIG_IGN};
+    for (size_t i = 0; i < sizeof unheard / sizeof *unheard; i++)
+        sigaction(unheard[i], &ignored, &as_found[i]);
+}
 
 /* The terminal sends SIGINT and SIGQUIT to the command as well, and that is the kernel's doing. */
 static void forward(int signal, siginfo_t *info, void *context)
@@ -82,151 +68,6 @@ static void forward(int signal, siginfo_t *info, void *context)
     if (forward_to > 0)
         kill(forward_to, signal);
     errno = saved_errno;
-}
-
-static int bad(const char *format, const char *what)
-{
-    fputs("stile record: ", stderr);
-    fprintf(stderr, format, what);
-    fputs("; see stile record --help\n", stderr);
-    return 2;
-}
-
-static int frequency_parse(const char *text, unsigned *hz)
-{
-    char *end;
-    errno = 0;
-    long n = strtol(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || n < 1 || n > STILE__HZ_MAX)
-        return -EINVAL;
-    *hz = (unsigned)n;
-    return 0;
-}
-
-/* What --interval, --signal and --toggle say, as the program's agent will read it. Returns 0 or the exit status. */
-static int values_check(const struct run *run)
-{
-    uint64_t ns;
-    const char *const signals[] = {run->signal, run->toggle};
-    if (run->interval != NULL && stile__options_interval_parse(run->interval, &ns) != 0)
-        return bad("the interval \"%s\" is not a time from " STILE__INTERVAL_RANGE, run->interval);
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        if (signals[i] != NULL && !stile__signal_allowed(stile__signal_parse(signals[i])))
-            return bad("\"%s\" is no signal for a profiler to use", signals[i]);
-    if (run->toggle != NULL && stile__signal_parse(run->toggle) ==
-                                   (run->signal != NULL ? stile__signal_parse(run->signal) : SIGPROF))
-        return bad("the profile's signal and the toggle are both %s", run->toggle);
-    return 0;
-}
-
-/* Whether argv[*i] is option `shortname` or `longname`; then *value is the next word, or what stands behind '=', or ""
- * if it is missing, and *i is its last word. */
-static bool option_is(int argc, char **argv, int *i, const char *shortname, const char *longname,
-                      const char **value)
-{
-    const char *word = argv[*i];
-    size_t n = strlen(longname);
-    if (strncmp(word, longname, n) == 0 && word[n] == '=') {
-        *value = word + n + 1;
-        return true;
-    }
-    if (strcmp(word, shortname) != 0 && strcmp(word, longname) != 0)
-        return false;
-    *value = *i + 1 < argc ? argv[++*i] : "";
-    return true;
-}
-
-static int block_rate_check(const char *text)
-{
-    char *end;
-    errno = 0;
-    unsigned long long ns = strtoull(text, &end, 10);
-    if (errno == 0 && text[0] >= '0' && text[0] <= '9' && *end == '\0' && ns != 0 &&
-        ns <= STILE__BLOCK_RATE_MAX)
-        return 0;
-    return bad("the block rate \"%s\" is not a number of nanoseconds from 1 to 1000000000", text);
-}
-
-/* The blocking profile's name and rate. Returns 0 or the exit status. */
-static int block_check(struct run *run)
-{
-    const char *path = run->options.profile;
-    if (run->block_rate != NULL && block_rate_check(run->block_rate) != 0)
-        return 2;
-    if (run->block_rate != NULL && run->block == NULL)
-        run->block = "";
-    if (run->block == NULL)
-        return 0;
-    if (run->block[0] == '\0') {
-        size_t n = strlen(path), ending = n > 6 && strcmp(path + n - 6, ".pb.gz") == 0 ? 6 : 3;
-        if (snprintf(run->block_path, sizeof run->block_path, "%.*s.block%s", (int)(n - ending), path,
-                     path + n - ending) >= (int)sizeof run->block_path)
-            return bad("the output's name %s is too long", path);
-        run->block = run->block_path;
-    }
-    if (stile__options_block_set(&run->options, run->block) != 0)
-        return bad("the blocking profile \"%s\" does not end in .pb.gz or .pb and is no directory",
-                   run->block);
-    if (strcmp(run->options.block, path) == 0)
-        return bad("both profiles would be %s", path);
-    return 0;
-}
-
-/* --block takes a value behind '=' only: a word of its own is the command's. */
-static bool block_is(const char *word, const char **value)
-{
-    if (strcmp(word, "--block") == 0)
-        *value = "";
-    else if (strncmp(word, "--block=", 8) == 0)
-        *value = word + 8;
-    else
-        return false;
-    return true;
-}
-
-/* Returns 0 to go on, -1 when the help was printed, else the exit status. */
-static int arguments_parse(int argc, char **argv, struct run *run)
-{
-    const char *output = "stile.pb.gz", *value;
-    int i = 1;
-
-    run->options.hz = 100;
-    for (; i < argc && argv[i][0] == '-'; i++) {
-        if (strcmp(argv[i], "--") == 0) {
-            i++;
-            break;
-        }
-        if (strcmp(argv[i], "-h") == 0 || strcmp(argv[i], "--help") == 0) {
-            fputs(usage, stdout);
-            return -1;
-        }
-        if (strcmp(argv[i], "-v") == 0 || strcmp(argv[i], "--verbose") == 0)
-            run->verbose = true;
-        else if (option_is(argc, argv, &i, "-o", "--output", &value))
-            output = value;
-        else if (option_is(argc, argv, &i, "-F", "--frequency", &value)) {
-            if (frequency_parse(value, &run->options.hz) != 0)
-                return bad("the frequency \"%s\" is not a number from 1 to 20000", value);
-        } else if (block_is(argv[i], &value))
-            run->block = value;
-        else if (option_is(argc, argv, &i, "--block-rate", "--block-rate", &value))
-            run->block_rate = value;
-        else if (option_is(argc, argv, &i, "-i", "--interval", &value))
-            run->interval = value;
-        else if (option_is(argc, argv, &i, "-t", "--toggle", &value))
-            run->toggle = value;
-        else if (option_is(argc, argv, &i, "-s", "--signal", &value))
-            run->signal = value;
-        else
-            return bad("unknown option %s", argv[i]);
-    }
-    if (i >= argc)
-        return bad("no command given%s", "");
-    run->command = argv + i;
-    if (stile__options_profile_set(&run->options, output) != 0)
-        return bad("the output \"%s\" does not end in .pb.gz or .pb and is no directory", output);
-    int status = block_check(run);
-    return status != 0 ? status : values_check(run);
 }
 
 /* The line that is known now rather than after the run. A path with a % is known only to the program itself. */
@@ -258,8 +99,8 @@ static int collector_start(struct run *run)
         run->client = stile__launch_connect(run->name);
         err = run->client < 0 ? run->client : 0;
     }
-    uint32_t type = STILE__MESSAGE_CLIENT;
-    if (err == 0 && send(run->client, &type, sizeof type, MSG_NOSIGNAL) != sizeof type)
+    const struct stile__client_begin begin = {STILE__MESSAGE_CLIENT, stile__record_merges(&run->ask)};
+    if (err == 0 && send(run->client, &begin, sizeof begin, MSG_NOSIGNAL) != sizeof begin)
         err = -errno;
     if (err != 0)
         fprintf(stderr, "stile record: cannot start the collector: %s\n", strerror(-err));
@@ -270,22 +111,26 @@ static int collector_start(struct run *run)
 static void command_exec(const struct run *run, const char *preload, const sigset_t *mask, int report)
 {
     char text[128];
-    setenv("LD_PRELOAD", preload, 1);
-    setenv("PROFILE", run->options.profile, 1);
-    snprintf(text, sizeof text, "%u", run->options.hz);
+    stile__command_environment(&run->file, preload);
+    setenv("PROFILE", run->ask.options.profile, 1);
+    snprintf(text, sizeof text, "%u", run->ask.options.hz);
     setenv("PROFILE_HZ", text, 1);
-    const char *const more[][2] = {{"PROFILE_INTERVAL", run->interval},
-                                   {"PROFILE_TOGGLE", run->toggle},
-                                   {"PROFILE_SIGNAL", run->signal},
-                                   {"PROFILE_BLOCK", run->block != NULL ? run->options.block : NULL},
-                                   {"PROFILE_BLOCK_RATE", run->block_rate}};
+    const char *const more[][2] = {{"PROFILE_INTERVAL", run->ask.interval},
+                                   {"PROFILE_TOGGLE", run->ask.toggle},
+                                   {"PROFILE_SIGNAL", run->ask.signal},
+                                   {"PROFILE_BLOCK", run->ask.block != NULL ? run->ask.options.block : NULL},
+                                   {"PROFILE_BLOCK_RATE", run->ask.block_rate},
+                                   {"PROFILE_CRASH", run->ask.crash}};
     for (size_t i = 0; i < sizeof more / sizeof *more; i++)
         if (more[i][1] != NULL)
             setenv(more[i][0], more[i][1], 1);
-    snprintf(text, sizeof text, "%s@0", run->name); /* nobody in the tree waits for the file: we do */
+    snprintf(text, sizeof text, "%s@0:%d", run->name,
+             (int)getpid()); /* nobody in the tree waits for the file: we do */
     setenv(STILE__ROOT_ENV, text, 1);
+    for (size_t i = 0; i < sizeof unheard / sizeof *unheard; i++)
+        sigaction(unheard[i], &as_found[i], NULL);
     sigprocmask(SIG_SETMASK, mask, NULL);
-    execvp(run->command[0], run->command);
+    execvp(run->ask.command[0], run->ask.command);
     int err = errno;
     if (write(report, &err, sizeof err) < 0)
         _exit(127);
@@ -326,8 +171,7 @@ static int command_start(struct run *run, const char *preload)
     close(report[0]);
     if (err == 0)
         return 0;
-    fprintf(stderr, "stile record: cannot run %s: %s\n", run->command[0], strerror(err));
-    return err == ENOENT ? 127 : 126;
+    return stile__command_failed(&run->file, run->ask.command[0], err);
 }
 
 static double seconds_since(const struct timespec *start)
@@ -360,6 +204,12 @@ static void status_line(const struct run *run)
     fflush(stderr);
 }
 
+static uint64_t cpu_ns(const struct rusage *used)
+{
+    return ((uint64_t)used->ru_utime.tv_sec + (uint64_t)used->ru_stime.tv_sec) * 1000000000u +
+           ((uint64_t)used->ru_utime.tv_usec + (uint64_t)used->ru_stime.tv_usec) * 1000u;
+}
+
 /* Waits for the command. Returns its wait status. */
 static int command_wait(struct run *run, bool live)
 {
@@ -377,20 +227,24 @@ static int command_wait(struct run *run, bool live)
     }
     if (pidfd >= 0)
         close(pidfd);
-    while (waitpid(run->pid, &wait_status, 0) < 0 && errno == EINTR)
+    struct rusage used = {0};
+    while (wait4(run->pid, &wait_status, 0, &used) < 0 && errno == EINTR)
         ;
+    const char *children = getenv("PROFILE_CHILDREN");
+    if (children == NULL || strcmp(children, "0") != 0) /* else their time is not the profile's */
+        run->used_ns = cpu_ns(&used);
     forward_to = 0;
     if (live)
         fputs("\r\033[K", stderr);
     return wait_status;
 }
 
-static void file_wait(struct run *run)
+static void file_wait(struct run *run, int wait_status)
 {
-    uint32_t said[2] = {STILE__MESSAGE_CLIENT_END, (uint32_t)run->pid};
+    const struct stile__client_end said = {STILE__MESSAGE_CLIENT_END, run->pid, wait_status, run->used_ns};
     struct pollfd fd = {run->client, POLLIN, 0};
 
-    if (run->client < 0 || send(run->client, said, sizeof said, MSG_NOSIGNAL) < 0)
+    if (run->client < 0 || send(run->client, &said, sizeof said, MSG_NOSIGNAL) < 0)
         return;
     run->status.final = 0;
     while (run->status.final == 0) {
@@ -403,17 +257,18 @@ static void file_wait(struct run *run)
 static void summary_print(const struct run *run)
 {
     const struct stile__summary summary = {.status = &run->status,
-                                           .profile = run->options.profile,
-                                           .block = run->options.block,
-                                           .command = run->command[0],
+                                           .profile = run->ask.options.profile,
+                                           .block = run->ask.options.block,
+                                           .command = run->ask.command[0],
+                                           .told = run->told,
                                            .seconds = seconds_since(&run->start),
-                                           .hz = run->options.hz,
+                                           .hz = run->ask.options.hz,
                                            .collector_gone = run->client < 0};
-    if (!stile__summary_print(&summary) || !run->verbose)
+    if (!stile__summary_print(&summary) || !run->ask.verbose)
         return;
-    stile__comments_print(stderr, run->options.profile, run->status.path, &run->start_of_files);
-    if (run->options.block[0] != '\0' && run->status.block_files != 0)
-        stile__comments_print(stderr, run->options.block, run->status.block_path, &run->start_of_files);
+    stile__comments_print(stderr, run->ask.options.profile, run->status.path, &run->start_of_files);
+    if (run->ask.options.block[0] != '\0' && run->status.block_files != 0)
+        stile__comments_print(stderr, run->ask.options.block, run->status.block_path, &run->start_of_files);
 }
 
 /* Ends as the command ended, by the same signal if it was one. */
@@ -438,23 +293,27 @@ int stile__cmd_record(int argc, char **argv)
     char preload[2 * PATH_MAX];
 
     run.client = -1;
-    int status = arguments_parse(argc, argv, &run);
+    int status = stile__record_options_parse(argc, argv, &run.ask);
     if (status != 0)
         return status < 0 ? 0 : status;
-    status = output_check(run.options.profile);
+    status = output_check(run.ask.options.profile);
     if (status == 0)
-        status = output_check(run.options.block);
+        status = output_check(run.ask.options.block);
+    if (status == 0 && run.ask.crash != NULL)
+        status = output_check(run.ask.crash);
     if (status != 0)
         return status;
     if (stile__preload_value(preload, sizeof preload) != 0)
         return 1;
+    lines_survive();
+    run.told = stile__command_check(&run.file, run.ask.command[0]);
     if (collector_start(&run) != 0)
         return 1;
     status = command_start(&run, preload);
     if (status != 0)
         return status;
     int wait_status = command_wait(&run, isatty(STDERR_FILENO));
-    file_wait(&run);
+    file_wait(&run, wait_status);
     summary_print(&run);
     return end_as(wait_status);
 }

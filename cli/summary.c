@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/preload.h"
 #include "profiler/region/record.h"
 #include "profiler/region/waits.h"
 
@@ -28,6 +27,11 @@ static void files_print(const struct stile__summary *summary)
         return;
     }
     fprintf(stderr, "stile: wrote %s", path);
+    if (s->merged > 1)
+        fprintf(stderr, ", with %u processes in it", s->merged);
+    if (s->running != 0)
+        fprintf(stderr, "; %u still run%s, and are added when all have ended", s->running,
+                s->running == 1 ? "s" : "");
     if (s->files > 1)
         fprintf(stderr, " and %u more beside it, one for each child", s->files - 1);
     if (s->busiest[0] != '\0' && strcmp(s->busiest, s->path) != 0) {
@@ -103,10 +107,15 @@ static void samples_print(const struct stile__summary *summary)
         fprintf(stderr, "stile: clock: %s\n", s->clock);
     if (s->kernel_ns != 0)
         fprintf(stderr, "stile: " STILE__KERNEL_NAME " %.2f s\n", (double)s->kernel_ns / 1e9);
+    if (s->unprofiled_ns != 0)
+        fprintf(stderr, "stile: [children not profiled] %.2f s\n", (double)s->unprofiled_ns / 1e9);
     for (int i = 1; i < STILE__REASON_COUNT; i++)
         if (s->bracketed_ns[i] != 0)
             fprintf(stderr, "stile: %s %.2f s\n", stile__reason_name((enum stile__reason)i),
                     (double)s->bracketed_ns[i] / 1e9);
+    if (s->lines_late != 0)
+        fprintf(stderr, "stile: lines are left out for %u place%s, since looking them up took too long\n",
+                s->lines_late, s->lines_late == 1 ? "" : "s");
 }
 
 bool stile__summary_print(const struct stile__summary *summary)
@@ -119,8 +128,9 @@ bool stile__summary_print(const struct stile__summary *summary)
         return false;
     }
     if (s->path[0] == '\0') {
-        fprintf(stderr, "stile: %s was not profiled: %s\n", summary->command,
-                stile__preload_obstacle(summary->command));
+        if (!summary->told)
+            fprintf(stderr, "stile: %s was not profiled: it did not load libstile, or ended before that\n",
+                    summary->command);
         return false;
     }
     if (s->error != 0) {

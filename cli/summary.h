@@ -10,6 +10,7 @@ struct stile__summary {
     const struct stile__status *status; /* the collector's last report */
     const char *profile, *block;        /* the files as they were asked for; block "": not by an option */
     const char *command;
+    bool told; /* why the command would have no profile */
     double seconds;
     unsigned hz;
     bool collector_gone;

@@ -92,7 +92,8 @@ candidate_try(const struct proof *proof, struct stile__elf_file *out, char **fou
     return err;
 }
 
-static int by_build_id(const struct proof *proof, const char *root, struct stile__elf_file *out, char **found)
+static int by_build_id(const struct proof *proof, const char *root, const char *ending,
+                       struct stile__elf_file *out, char **found)
 {
     char hex[2 * BUILD_ID_MOST + 1];
 
@@ -100,7 +101,7 @@ static int by_build_id(const struct proof *proof, const char *root, struct stile
         return -ENOENT;
     for (size_t i = 0; i < proof->build_id_size; i++)
         snprintf(hex + 2 * i, 3, "%02x", proof->build_id[i]);
-    return candidate_try(proof, out, found, "%s/.build-id/%.2s/%s.debug", root, hex, hex + 2);
+    return candidate_try(proof, out, found, "%s/.build-id/%.2s/%s%s", root, hex, hex + 2, ending);
 }
 
 /* The length of path's directory without the last slash, -1 if path is in no directory. */
@@ -141,7 +142,7 @@ int stile__debug_file_open(const struct stile__elf_file *module, const char *pat
 
     *out = (struct stile__elf_file){.fd = -1};
     proof.build_id_size = stile__elf_file_build_id(module, &proof.build_id);
-    err = by_build_id(&proof, root, out, found_path);
+    err = by_build_id(&proof, root, ".debug", out, found_path);
     if (!err || err == -ENOMEM)
         return err;
     link = dwelf_elf_gnu_debuglink(module->elf, &crc);
@@ -149,6 +150,17 @@ int stile__debug_file_open(const struct stile__elf_file *module, const char *pat
         return -ENOENT;
     proof.crc = crc;
     return by_link(&proof, link, path, root, out, found_path);
+}
+
+int stile__debug_file_find(const uint8_t *id, size_t id_size, const char *root, struct stile__elf_file *out,
+                           char **found_path)
+{
+    const struct proof proof = {.build_id = id, .build_id_size = id_size};
+    int err;
+
+    *out = (struct stile__elf_file){.fd = -1};
+    err = by_build_id(&proof, root, ".debug", out, found_path);
+    return err == -ENOENT ? by_build_id(&proof, root, "", out, found_path) : err;
 }
 
 int stile__debug_file_open_alt(Dwarf *dwarf, const char *path, const char *root, struct stile__elf_file *out)
@@ -165,7 +177,7 @@ int stile__debug_file_open_alt(Dwarf *dwarf, const char *path, const char *root,
         return -ENOENT;
     proof.build_id = id;
     proof.build_id_size = (size_t)id_size;
-    err = by_build_id(&proof, root, out, NULL);
+    err = by_build_id(&proof, root, ".debug", out, NULL);
     if (!err || err == -ENOMEM)
         return err;
     if (*name == '/')

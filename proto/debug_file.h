@@ -14,6 +14,10 @@
  * *found_path is to be freed. 0, -ENOENT or -ENOMEM. */
 int stile__debug_file_open(const struct stile__elf_file *module, const char *path, const char *root,
                            struct stile__elf_file *out, char **found_path);
+/* Opens what lies below root under a build id: a separate debug file, or the module itself. *found_path is to be freed. 0,
+ * -ENOENT or -ENOMEM. */
+int stile__debug_file_find(const uint8_t *id, size_t id_size, const char *root, struct stile__elf_file *out,
+                           char **found_path);
 /* Opens what .gnu_debugaltlink of dwarf, read from the file at path, names (dwz puts there what several files
  * share). 0, -ENOENT or -ENOMEM. */
 int stile__debug_file_open_alt(Dwarf *dwarf, const char *path, const char *root, struct stile__elf_file *out);

@@ -14,6 +14,7 @@
 enum {
     WINDOW_GZIP = 15 + 16, /* the largest window, gzip framing */
     MEMORY_LEVEL = 8,      /* zlib's default */
+    LEVEL = 4,             /* on profiles half the time of zlib's default, for files a thirtieth larger */
     CHUNK = 64 * 1024,
     /* zlib counts in unsigned int: feed it at most this much at a time. */
     FEED = 1 << 30,
@@ -82,8 +83,7 @@ static int deflate_pieces(const struct iovec *pieces, size_t n, struct sink *sin
     z_stream z = {0};
     int err = 0;
 
-    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, WINDOW_GZIP, MEMORY_LEVEL, Z_DEFAULT_STRATEGY) !=
-        Z_OK)
+    if (deflateInit2(&z, LEVEL, Z_DEFLATED, WINDOW_GZIP, MEMORY_LEVEL, Z_DEFAULT_STRATEGY) != Z_OK)
         return -ENOMEM;
     for (size_t i = 0; i < n && !err; i++) {
         const uint8_t *p = pieces[i].iov_base;

@@ -19,6 +19,7 @@
 
 enum {
     DEMANGLED_MOST = 64 * 1024,
+    WAITING_MOST = 64, /* modules whose debug information is not read yet: each holds descriptors */
 };
 
 /* A name as linked, and as it is shown. */
@@ -29,14 +30,15 @@ struct name_pair {
 struct stile__symbolizer {
     struct stile__arena arena; /* owns modules, frames and names */
     struct stile__symbol_module *modules;
+    unsigned waiting;
     struct stile__id_table names; /* values are addresses of name_pairs in the arena */
     char *debug_root;
     char demangled[DEMANGLED_MOST]; /* scratch */
 };
 
-/* What was answered for an offset. */
+/* What was answered for an address, as linked. */
 struct answer {
-    uint64_t offset;
+    uint64_t address;
     size_t n;
     struct stile__symbol_frame frames[];
 };
@@ -46,6 +48,8 @@ struct stile__symbol_module {
     struct stile__symbol_module *next;
     /* elf is the module; debug its separate debug file, alt what dwz split off that. Any may be absent. */
     struct stile__elf_file elf, debug, alt;
+    char *path, *debug_path; /* while debug information waits to be read */
+    bool waits;
     Dwarf *dwarf, *alt_dwarf;
     struct stile__debug_info *info; /* NULL: no DWARF */
     struct stile__symbol_table symbols;
@@ -85,6 +89,8 @@ static void module_close(struct stile__symbol_module *m)
     stile__elf_file_close(&m->alt);
     stile__elf_file_close(&m->debug);
     stile__elf_file_close(&m->elf);
+    free(m->path);
+    free(m->debug_path);
 }
 
 void stile__symbolizer_free(struct stile__symbolizer *s)
@@ -111,11 +117,13 @@ static Dwarf *dwarf_open(const struct stile__elf_file *f)
 }
 
 /* DWARF from the separate debug file if there is one, else from the module itself. */
-static void dwarf_load(struct stile__symbol_module *m, const char *debug_path, const char *path)
+static void dwarf_load(struct stile__symbol_module *m)
 {
+    const char *path = m->path;
+
     m->dwarf = dwarf_open(&m->debug);
     if (m->dwarf)
-        path = debug_path;
+        path = m->debug_path;
     else
         m->dwarf = dwarf_open(&m->elf);
     if (!m->dwarf)
@@ -147,52 +155,115 @@ static int symbols_load(struct stile__symbol_module *m)
     return err;
 }
 
-static int module_load(struct stile__symbol_module *m, const char *path, int fd, const void *image,
-                       size_t size)
+/* The module's own file, as far as it can be read. */
+static void module_read(struct stile__symbol_module *m, int fd, const void *image, size_t size)
 {
-    char *debug_path = NULL;
-    int err;
-
     m->elf.fd = m->debug.fd = m->alt.fd = -1;
-    if (fd >= 0) {
+    if (fd >= 0)
         fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-        if (fd < 0 || stile__elf_file_open(&m->elf, fd))
-            return 0;
-    } else if (!image || stile__elf_file_open_image(&m->elf, image, size)) {
-        return 0;
-    }
-    err = stile__debug_file_open(&m->elf, path, m->owner->debug_root, &m->debug, &debug_path);
-    if (err != -ENOMEM)
-        err = symbols_load(m);
-    if (!err)
-        dwarf_load(m, debug_path, path);
-    free(debug_path);
+    if (fd >= 0)
+        stile__elf_file_open(&m->elf, fd);
+    else if (image)
+        stile__elf_file_open_image(&m->elf, image, size);
+}
+
+/* Reads the debug information, which may be large, once somebody asks. */
+static void debug_load(struct stile__symbol_module *m)
+{
+    if (!m->waits)
+        return;
+    m->waits = false;
+    m->owner->waiting--;
+    dwarf_load(m);
     /* All sections of interest are in memory; hundreds of modules must not cost as many descriptors. */
     stile__elf_file_detach(&m->elf);
     stile__elf_file_detach(&m->debug);
     stile__elf_file_detach(&m->alt);
-    return err;
+}
+
+static int module_load(struct stile__symbol_module *m, const char *path)
+{
+    int err;
+
+    if (!m->elf.elf)
+        return 0;
+    m->path = path ? strdup(path) : NULL;
+    if (path && !m->path)
+        return -ENOMEM;
+    err = stile__debug_file_open(&m->elf, path, m->owner->debug_root, &m->debug, &m->debug_path);
+    if (err != -ENOMEM)
+        err = symbols_load(m);
+    if (err)
+        return err;
+    m->waits = true;
+    if (++m->owner->waiting > WAITING_MOST)
+        debug_load(m);
+    return 0;
+}
+
+static struct stile__symbol_module *module_new(struct stile__symbolizer *s)
+{
+    struct stile__symbol_module *m = stile__arena_alloc(&s->arena, sizeof(*m));
+
+    if (m)
+        m->owner = s;
+    return m;
+}
+
+/* Loads the rest of what has its file, and keeps it. */
+static struct stile__symbol_module *module_keep(struct stile__symbol_module *m, const char *path)
+{
+    if (module_load(m, path)) {
+        module_close(m);
+        return NULL;
+    }
+    m->next = m->owner->modules;
+    m->owner->modules = m;
+    return m;
 }
 
 struct stile__symbol_module *stile__symbolizer_module_open(struct stile__symbolizer *s, const char *path,
                                                            int fd, const void *image, size_t image_size)
 {
-    struct stile__symbol_module *m = stile__arena_alloc(&s->arena, sizeof(*m));
+    struct stile__symbol_module *m = module_new(s);
 
     if (!m)
         return NULL;
-    m->owner = s;
-    if (module_load(m, path, fd, image, image_size)) {
-        module_close(m);
+    module_read(m, fd, image, image_size);
+    return module_keep(m, path);
+}
+
+static bool has_build_id(const struct stile__elf_file *f, const uint8_t *id, size_t id_size)
+{
+    const uint8_t *own;
+
+    return stile__elf_file_build_id(f, &own) == id_size && (!id_size || !memcmp(own, id, id_size));
+}
+
+struct stile__symbol_module *stile__symbolizer_module_find(struct stile__symbolizer *s, const char *path,
+                                                           int fd, const uint8_t *id, size_t id_size,
+                                                           bool *other)
+{
+    struct stile__symbol_module *m = module_new(s);
+    char *found = NULL;
+
+    if (!m)
         return NULL;
-    }
-    m->next = s->modules;
-    s->modules = m;
+    module_read(m, fd, NULL, 0);
+    if (m->elf.elf && has_build_id(&m->elf, id, id_size))
+        return module_keep(m, path);
+    *other = *other || m->elf.elf;
+    stile__elf_file_close(&m->elf);
+    if (stile__debug_file_find(id, id_size, s->debug_root, &m->elf, &found))
+        return NULL;
+    m = module_keep(m, found);
+    free(found);
     return m;
 }
 
 struct stile__symbol_coverage stile__symbolizer_coverage(struct stile__symbol_module *m)
 {
+    debug_load(m);
     return m->coverage;
 }
 
@@ -267,26 +338,24 @@ static bool frame_fill(struct stile__symbolizer *s, struct stile__symbol_frame *
     return true;
 }
 
-static struct answer *answer_make(struct stile__symbol_module *m, uint64_t offset)
+static struct answer *answer_make(struct stile__symbol_module *m, uint64_t address)
 {
     struct stile__debug_frame found[STILE__DEBUG_FRAMES_MOST];
     const char *symbol = NULL;
     struct answer *a;
-    uint64_t address;
     size_t n = 0;
 
+    debug_load(m);
     found[0] = (struct stile__debug_frame){0};
-    if (m->elf.elf && stile__elf_file_address(&m->elf, offset, &address)) {
-        symbol = stile__symbol_table_find(&m->symbols, address);
-        if (m->info && stile__debug_info_frames(m->info, address, found, &n))
-            return NULL;
-        if (!n && symbol)
-            n = 1;
-    }
+    symbol = stile__symbol_table_find(&m->symbols, address);
+    if (m->info && stile__debug_info_frames(m->info, address, found, &n))
+        return NULL;
+    if (!n && symbol)
+        n = 1;
     a = stile__arena_alloc(&m->owner->arena, sizeof(*a) + n * sizeof(a->frames[0]));
     if (!a)
         return NULL;
-    a->offset = offset;
+    a->address = address;
     a->n = n;
     for (size_t i = 0; i < n; i++)
         if (!frame_fill(m->owner, &a->frames[i], &found[i], i + 1 == n ? symbol : NULL))
@@ -296,18 +365,20 @@ static struct answer *answer_make(struct stile__symbol_module *m, uint64_t offse
 
 static bool answer_equal(const void *context, uint64_t id)
 {
-    return ((const struct answer *)(uintptr_t)id)->offset == *(const uint64_t *)context;
+    return ((const struct answer *)(uintptr_t)id)->address == *(const uint64_t *)context;
 }
 
-size_t stile__symbolizer_frames(struct stile__symbol_module *m, uint64_t offset,
-                                const struct stile__symbol_frame **frames)
+size_t stile__symbolizer_frames_linked(struct stile__symbol_module *m, uint64_t address,
+                                       const struct stile__symbol_frame **frames)
 {
-    uint64_t hash = stile__hash_add(1, offset), id;
+    uint64_t hash = stile__hash_add(1, address), id;
     struct answer *a;
 
     *frames = NULL;
-    if (!stile__id_table_find(&m->answers, hash, answer_equal, &offset, &id)) {
-        a = answer_make(m, offset);
+    if (!m->elf.elf)
+        return 0;
+    if (!stile__id_table_find(&m->answers, hash, answer_equal, &address, &id)) {
+        a = answer_make(m, address);
         if (!a || stile__id_table_reserve(&m->answers))
             return 0;
         id = (uintptr_t)a;
@@ -317,4 +388,34 @@ size_t stile__symbolizer_frames(struct stile__symbol_module *m, uint64_t offset,
     if (a->n)
         *frames = a->frames;
     return a->n;
+}
+
+bool stile__symbolizer_name(struct stile__symbol_module *m, uint64_t offset,
+                            const struct stile__symbol_frame **frame)
+{
+    const struct stile__debug_frame nothing = {0};
+    struct stile__symbol_frame *f;
+    const char *symbol;
+    uint64_t address;
+
+    *frame = NULL;
+    if (!m->elf.elf || !stile__elf_file_address(&m->elf, offset, &address))
+        return false;
+    symbol = stile__symbol_table_find(&m->symbols, address);
+    f = symbol ? stile__arena_alloc(&m->owner->arena, sizeof(*f)) : NULL;
+    if (!f || !frame_fill(m->owner, f, &nothing, symbol))
+        return false;
+    *frame = f;
+    return true;
+}
+
+size_t stile__symbolizer_frames(struct stile__symbol_module *m, uint64_t offset,
+                                const struct stile__symbol_frame **frames)
+{
+    uint64_t address;
+
+    *frames = NULL;
+    if (!m->elf.elf || !stile__elf_file_address(&m->elf, offset, &address))
+        return 0;
+    return stile__symbolizer_frames_linked(m, address, frames);
 }

@@ -38,12 +38,28 @@ int stile__symbolizer_debug_root_set(struct stile__symbolizer *s, const char *di
  * cannot be read names nothing. */
 struct stile__symbol_module *stile__symbolizer_module_open(struct stile__symbolizer *s, const char *path,
                                                            int fd, const void *image, size_t image_size);
+/* The same for a module of which only the build id is certain (no bytes: it has none). The file behind fd counts only if its
+ * build id is that one, else *other is set; without it, what the separate debug files have under the build id does. fd may be
+ * -1. NULL: neither is to be had, or no memory. */
+struct stile__symbol_module *stile__symbolizer_module_find(struct stile__symbolizer *s, const char *path,
+                                                           int fd, const uint8_t *id, size_t id_size,
+                                                           bool *other);
+/* Debug information is not read before it, or the first frames, are asked for. */
 struct stile__symbol_coverage stile__symbolizer_coverage(struct stile__symbol_module *m);
+
+/* Names the function of the instruction at file offset `offset` by the symbol tables alone, which are read already: *frame has
+ * neither file nor line. False, and NULL, if it has no symbol. */
+bool stile__symbolizer_name(struct stile__symbol_module *m, uint64_t offset,
+                            const struct stile__symbol_frame **frame);
 
 /* Names the instruction at file offset `offset` (bytes into the file, as mapped; the module's program headers turn
  * it into a virtual address). Returns the number of frames, innermost first, the last one the function that owns
  * the code; 0 if nothing is known: a name belongs to an address only within its symbol's size. */
 size_t stile__symbolizer_frames(struct stile__symbol_module *m, uint64_t offset,
                                 const struct stile__symbol_frame **frames);
+
+/* The same for a virtual address of the module, as linked. */
+size_t stile__symbolizer_frames_linked(struct stile__symbol_module *m, uint64_t address,
+                                       const struct stile__symbol_frame **frames);
 
 #endif

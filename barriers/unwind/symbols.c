@@ -102,6 +102,11 @@ uintptr_t stile__symbol_of(const struct link_map *map, const char *name)
     return symbol_of(map, name, STT_FUNC);
 }
 
+uintptr_t stile__symbol_variable_of(const struct link_map *map, const char *name)
+{
+    return symbol_of(map, name, STT_OBJECT);
+}
+
 static const Elf64_Dyn *dynamic_of(uintptr_t base)
 {
     const Elf64_Ehdr *header = (const Elf64_Ehdr *)base;

@@ -9,6 +9,9 @@
  * meanwhile. */
 uintptr_t stile__symbol_of(const struct link_map *map, const char *name);
 
+/* The same of a variable. */
+uintptr_t stile__symbol_variable_of(const struct link_map *map, const char *name);
+
 /* The next definition of a function after this library's own, in the order in which programs find symbols, or 0. Any
  * context, also before this library is relocated: a resolver of an indirect function may be who calls. */
 uintptr_t stile__symbol_next(const char *name);

@@ -62,6 +62,16 @@ int stile_profile_flush(void)
     return stile__session_flush();
 }
 
+int stile_crash_enable(void)
+{
+    int saved_errno = errno;
+    stile__log_init();
+    stile__init_hooks();
+    const int err = stile__session_crashes();
+    errno = saved_errno;
+    return err;
+}
+
 const char *stile_version(void)
 {
     return STILE_VERSION;

@@ -21,6 +21,10 @@
 /* Wake-ups take no time, so that a rate of nanoseconds says nothing of them: as many are recorded as of waits of this length. */
 #define WAKE_NS 1000u
 
+/* As long as a dump may stop the world: a second, with what timers add. */
+#define DUMP_STEP_NS 100000
+#define DUMP_STEPS   6000u
+
 _Atomic bool stile__blocking;
 
 uint64_t stile__block_clock(void)
@@ -62,8 +66,7 @@ static bool enter(struct here *h, uint64_t rsp)
     h->mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     h->r = stile__session_enter(h->s, stile__thread_shard());
     if (h->r != NULL) {
-        if (h->s->block_rate_ns != 0 &&
-            (stile__thread_bound(h->t, h->r) || stile__thread_bind(h->s, h->r, h->t, rsp)) &&
+        if (h->s->leaves && (stile__thread_bound(h->t, h->r) || stile__thread_bind(h->s, h->r, h->t, rsp)) &&
             stile__raw_gettid() == h->t->tid &&
             (h->s->toggle == 0 || atomic_load_explicit(&h->t->slot->piece, memory_order_relaxed) != 0))
             return true;
@@ -97,6 +100,17 @@ static bool inside(const struct here *h, const struct stile__place *at)
     return false;
 }
 
+/* A dump signals who runs, and not who waits, whose call a signal may break off. It stops the world, then looks at the word; the
+ * thread has changed its word, and then looks here: so either it was seen waiting, or it waits here until the signal is there, which
+ * comes as soon as signals are open again. */
+static void dump_pass(const struct stile__region *r)
+{
+    for (unsigned i = 0;
+         i < DUMP_STEPS && atomic_load_explicit(&r->freezing, memory_order_seq_cst) >= STILE__FREEZE_DUMP;
+         i++)
+        stile__raw_sleep_ns(DUMP_STEP_NS);
+}
+
 /* All that happens before the thread waits: it owns its stack until the last line. */
 static bool wait_enter(const struct here *h, struct stile__door *d, enum stile__wait_reason why,
                        const void *hook, const uint64_t *regs)
@@ -121,6 +135,7 @@ static bool wait_enter(const struct here *h, struct stile__door *d, enum stile__
     h->t->wait_frame = regs[REG_RSP];
     if (!late)
         stile__stack_wait(&slot->status, why); /* from here on what was left is a reader's */
+    dump_pass(h->r);
     return true;
 }
 
@@ -184,6 +199,10 @@ static uint64_t quick_bit(enum stile__wait_reason why, uint64_t thing)
 
 bool stile__block_expected(enum stile__wait_reason why, uint64_t thing)
 {
+    const struct stile__session *s = stile__session;
+    /* Where nobody is to be signalled for a dump, what one that waits all day has left must be there. */
+    if (s != NULL && (s->dump != 0 || s->block_rate_ns == 0))
+        return true;
     return (stile__thread.wait_quick & quick_bit(why, thing)) == 0;
 }
 
@@ -202,7 +221,7 @@ void stile__block_check(struct stile__door *d, enum stile__wait_reason why, uint
 bool stile__block_long(uint64_t ns)
 {
     const struct stile__session *s = stile__session;
-    return s != NULL && stile__wait_kept(&stile__thread, s->block_rate_ns, ns);
+    return s != NULL && s->block_rate_ns != 0 && stile__wait_kept(&stile__thread, s->block_rate_ns, ns);
 }
 
 /* One event that was not announced. */
@@ -232,6 +251,8 @@ void stile__block_measured(enum stile__wait_reason why, uint64_t thing, const vo
     const uint64_t waited_ns = t->waited_ns - before->waited_ns;
     const uint64_t since_ns = before->since_ns + waited_ns;
     t->switches = now;
+    if (stile__session == NULL || stile__session->block_rate_ns == 0)
+        return;
     if ((now == before->switches && now != 0) || until_ns <= since_ns)
         return; /* it took as long as it works */
     if (until_ns - since_ns >= SHORT_NS)

@@ -14,6 +14,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "profiler/agent/clock_perf.h"
+#include "profiler/agent/crash_signals.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/target.h"
 #include "profiler/region/hello.h"
@@ -35,6 +37,11 @@ void stile__greeting_init(int argc, char **argv)
         if (n >= sizeof command_line)
             return;
     }
+}
+
+void stile__greeting_command(char *text, size_t size)
+{
+    snprintf(text, size, "%s", command_line);
 }
 
 /* The `stile` executable lies beside the library: ../bin from lib, ../../bin from lib/x86_64-linux-gnu. */
@@ -68,10 +75,10 @@ static int collector_path(const struct stile__options *o, char *path, size_t siz
 /* Adds or replaces STILE_ROOT. libc's setenv would allocate, so the environment moves once into a page of ours. */
 static int environment_set(const char *name, int32_t root_pid)
 {
-    static char value[sizeof STILE__ROOT_ENV + STILE__NAME_MAX + 16];
+    static char value[sizeof STILE__ROOT_ENV + STILE__NAME_MAX + 32];
     size_t n = 0;
 
-    snprintf(value, sizeof value, "%s=%s@%d", STILE__ROOT_ENV, name, root_pid);
+    snprintf(value, sizeof value, "%s=%s@%d:%d", STILE__ROOT_ENV, name, root_pid, root_pid);
     for (; environ != NULL && environ[n] != NULL; n++)
         if (strncmp(environ[n], STILE__ROOT_ENV "=", sizeof STILE__ROOT_ENV) == 0) {
             environ[n] = value;
@@ -118,7 +125,7 @@ static int collector_start(struct stile__collector *c, const struct stile__optio
     return environment_set(c->name, c->root_pid);
 }
 
-/* Takes name and root from "NAME@PID". */
+/* Takes name and root from "NAME@PID:ROOT". */
 static bool root_parse(const char *root, struct stile__collector *c)
 {
     const char *at = strchr(root, '@');
@@ -127,6 +134,18 @@ static bool root_parse(const char *root, struct stile__collector *c)
     memcpy(c->name, root, (size_t)(at - root));
     c->name[at - root] = '\0';
     c->root_pid = (int32_t)strtol(at + 1, NULL, 10);
+    return true;
+}
+
+/* Collectors have the version of the region in their name: another one than ours would not know what to make of it. */
+static bool other_version(const struct stile__collector *c)
+{
+    unsigned version;
+    int n = 0;
+    if (sscanf(c->name, "stile-%u-%n", &version, &n) != 1 || n == 0 || version == STILE__REGION_VERSION)
+        return false;
+    stile__log("the collector of process %d is of another version of Stile; running without a profile",
+               c->root_pid);
     return true;
 }
 
@@ -155,6 +174,7 @@ static void hello_fill(struct stile__hello *h, const struct stile__options *o, c
     text_add(h, command_line);
     text_add(h, o->block);
     text_add(h, block);
+    text_add(h, stile__crash_path());
 }
 
 static int hello_write(int socket, const struct stile__hello *h, const int *fds)
@@ -203,6 +223,8 @@ static int hand_over(const struct stile__collector *c, const struct stile__hello
     fds[STILE__HELLO_FD_REGION] = region_fd;
     fds[STILE__HELLO_FD_MAPS] = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     fds[STILE__HELLO_FD_PIDFD] = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    if (fds[STILE__HELLO_FD_MAPS] < 0) /* a changed root has no /proc; the collector may have it */
+        fds[STILE__HELLO_FD_MAPS] = fcntl(fds[STILE__HELLO_FD_PIDFD], F_DUPFD_CLOEXEC, 0);
     int err = fds[STILE__HELLO_FD_MAPS] < 0 || fds[STILE__HELLO_FD_PIDFD] < 0 ? -errno : hello_say(c, h, fds);
     if (fds[STILE__HELLO_FD_MAPS] >= 0)
         close(fds[STILE__HELLO_FD_MAPS]);
@@ -274,6 +296,8 @@ int stile__greeting_send(struct stile__collector *c, const struct stile__options
     bool restarted = !forked && c->name[0] != '\0'; /* in the process that had a session before */
     bool inherited = forked ? c->name[0] != '\0' : o->root[0] != '\0' && root_parse(o->root, c);
 
+    if (inherited && other_version(c))
+        return -EPROTONOSUPPORT;
     int err = paths_expand(o);
     if (err != 0)
         return err;
@@ -313,6 +337,8 @@ int stile__greeting_send(struct stile__collector *c, const struct stile__options
 void stile__greeting_poke(const struct stile__collector *c)
 {
     uint32_t type = STILE__MESSAGE_POKE;
+    if (stile__clock_filtered())
+        return; /* which may forbid sockets; the collector comes by in a twentieth of a second */
     int socket = stile__launch_connect(c->name);
     if (socket < 0)
         return;

@@ -3,6 +3,7 @@
 #define STILE_AGENT_GREETING_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -19,6 +20,9 @@ struct stile__collector {
 
 /* What the constructor was given; the strings may be overwritten by the program later, so they are copied. */
 void stile__greeting_init(int argc, char **argv);
+
+/* The command line, arguments separated by spaces, as much of it as there is room for. */
+void stile__greeting_command(char *text, size_t size);
 
 /* Says hello to the collector that an ancestor started, or starts one, and hands over the region's descriptor.
  * Sets STILE_ROOT in the environment when it has started one. Normal context, no allocation. Returns 0, or -errno

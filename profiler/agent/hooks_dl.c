@@ -9,6 +9,7 @@
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/stile.h"
+#include "profiler/agent/terminate.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
 
@@ -62,6 +63,7 @@ STILE_EXPORT int dlclose(void *handle)
     uint64_t told = closing_set(0, true, false);
     unsigned long long before = told != 0 ? unloads_so_far() : 0;
     int err = next(handle);
+    stile__terminate_unloaded();
     if (told != 0 || stile__session != NULL)
         closing_set(told, false, told == 0 || unloads_so_far() != before);
     return err;

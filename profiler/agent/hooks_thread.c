@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <threads.h>
 
+#include "profiler/agent/crash/crash.h"
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/session.h"
 #include "profiler/agent/signal_owner.h"
@@ -33,8 +34,9 @@ static struct birth births[BIRTHS];
 
 static bool active(void)
 {
-    return stile__session != NULL &&
-           atomic_load_explicit(&stile__session->region, memory_order_relaxed) != NULL;
+    return (stile__session != NULL &&
+            atomic_load_explicit(&stile__session->region, memory_order_relaxed) != NULL) ||
+           stile__crash.pid != 0;
 }
 
 void stile__mask_restore(void)

@@ -2,18 +2,37 @@
 #include "profiler/agent/log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "profiler/agent/cancellation.h"
+#include "profiler/region/raw_syscall.h"
 
 static struct {
     int known;
     dev_t dev;
     ino_t ino;
 } standard_error;
+
+/* A pipe that nobody reads, a file at its limit (RLIMIT_FSIZE) and a terminal in whose background the program runs answer with
+ * signals that would end or stop it. */
+static void line_write(const char *line, size_t n)
+{
+    const uint64_t ours = 1ull << (SIGPIPE - 1) | 1ull << (SIGXFSZ - 1), stop = 1ull << (SIGTTOU - 1);
+    const struct timespec at_once = {0, 0};
+    uint64_t before = 0;
+    const uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ours | stop);
+
+    stile__raw_syscall(SYS_rt_sigpending, (long)&before, sizeof before, 0, 0);
+    const uint64_t new = ours & ~before;
+    const long err = stile__raw_syscall(SYS_write, STDERR_FILENO, (long)line, (long)n, 0);
+    if ((err == -EPIPE || err == -EFBIG) && new != 0) /* and then there is nobody to tell */
+        stile__raw_syscall(SYS_rt_sigtimedwait, (long)&new, 0, (long)&at_once, sizeof new);
+    stile__raw_sigmask(SIG_SETMASK, mask);
+}
 
 void stile__log_init(void)
 {
@@ -47,9 +66,7 @@ void stile__log(const char *format, ...)
     if (n > (int)sizeof line - 2)
         n = (int)sizeof line - 2;
     line[n++] = '\n';
-    if (write(STDERR_FILENO, line, (size_t)n) < 0) {
-        /* Nobody to tell. */
-    }
+    line_write(line, (size_t)n);
 out:
     stile__cancellation_restore(cancellation);
     errno = saved_errno;

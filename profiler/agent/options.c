@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "profiler/agent/log.h"
 #include "profiler/region/hello.h"
@@ -16,7 +17,16 @@
 #define SIGNAL_RANGE "a signal that can be handled, such as SIGUSR1, 10 or SIGRTMIN+1"
 
 /* Variables whose values are more than a text. Texts are read by name below. */
-enum { OPTION_HZ, OPTION_DEPTH, OPTION_SIGNAL, OPTION_TOGGLE, OPTION_INTERVAL, OPTION_BLOCK_RATE };
+enum {
+    OPTION_HZ,
+    OPTION_DEPTH,
+    OPTION_SIGNAL,
+    OPTION_TOGGLE,
+    OPTION_DUMP,
+    OPTION_INTERVAL,
+    OPTION_BLOCK_RATE,
+    OPTION_CHILDREN
+};
 static const struct option {
     const char *name;
     unsigned value;    /* without the variable */
@@ -31,10 +41,12 @@ static const struct option {
     [OPTION_SIGNAL] = {"PROFILE_SIGNAL", SIGPROF, 0, 0, SIGNAL_RANGE,
                        "the signal that the profiler uses, for a program that has SIGPROF itself"},
     [OPTION_TOGGLE] = {"PROFILE_TOGGLE", 0, 0, 0, SIGNAL_RANGE, "a signal that starts and stops sampling"},
+    [OPTION_DUMP] = {"PROFILE_DUMP", 0, 0, 0, SIGNAL_RANGE, "a signal that prints all stacks"},
     [OPTION_INTERVAL] = {"PROFILE_INTERVAL", 0, 0, 0, "a time from " STILE__INTERVAL_RANGE,
                          "how long each file's part of the profile is"},
     [OPTION_BLOCK_RATE] = {"PROFILE_BLOCK_RATE", 10000, 0, STILE__BLOCK_RATE_MAX, NULL,
                            "nanoseconds waited for each wait recorded, on average; 1: all; 0: none"},
+    [OPTION_CHILDREN] = {"PROFILE_CHILDREN", 1, 0, 1, NULL, "0: children are not profiled"},
 };
 
 bool stile__options_is_profile(const char *path)
@@ -149,7 +161,9 @@ static int signal_read(const struct option *opt, int *value)
     int signal = stile__signal_parse(text);
     if (signal < 0)
         return refuse(opt, text);
-    if (!stile__signal_allowed(signal)) {
+    /* Where it asks for stacks it does not end the program, as with Java and Go. */
+    const bool quits = signal == SIGQUIT && opt == &table[OPTION_DUMP];
+    if (!quits && !stile__signal_allowed(signal)) {
         stile__log("%s=%s: %s is not for a profiler to use; running without a profile", opt->name, text,
                    stile__signal_name(signal, name, sizeof name));
         return -EINVAL;
@@ -187,13 +201,19 @@ static int others_read(struct stile__options *o)
     int err = signal_read(&table[OPTION_SIGNAL], &o->signal);
     if (err == 0)
         err = signal_read(&table[OPTION_TOGGLE], &o->toggle);
+    if (err == 0)
+        err = signal_read(&table[OPTION_DUMP], &o->dump);
+    if (err == 0 && o->dump != 0 && (o->dump == o->signal || o->dump == o->toggle)) {
+        stile__log("PROFILE_DUMP and PROFILE_%s are the same signal; running without a profile",
+                   o->dump == o->signal ? "SIGNAL" : "TOGGLE");
+        err = -EINVAL;
+    }
     if (err == 0 && o->toggle == o->signal) {
         stile__log("PROFILE_TOGGLE and PROFILE_SIGNAL are the same signal; running without a profile");
         err = -EINVAL;
     }
     if (err == 0 && o->toggle != 0 && o->profile[0] == '\0') {
-        stile__log(
-            "PROFILE_TOGGLE goes with PROFILE, not with PROFILE_BLOCK alone; running without a profile");
+        stile__log("PROFILE_TOGGLE goes with PROFILE, and not without it; running without a profile");
         err = -EINVAL;
     }
     o->interval_ns = 0;
@@ -224,7 +244,36 @@ static int target_read(struct stile__options *o, const char *name,
     return -EINVAL;
 }
 
-/* PROFILE and PROFILE_BLOCK: what is wanted. */
+/* PROFILE_CRASH=PATH or fd:N. What is wrong with it is said where it is opened: reports that go nowhere else still go to
+ * descriptor 2. */
+static int crash_read(struct stile__options *o)
+{
+    const char *text = secure_getenv("PROFILE_CRASH");
+    char *end;
+
+    o->crash[0] = '\0';
+    o->crash_fd = -1;
+    o->crashes = text != NULL && *text != '\0';
+    if (!o->crashes)
+        return 0;
+    if (strncmp(text, "fd:", 3) != 0) {
+        if (snprintf(o->crash, sizeof o->crash, "%s", text) < (int)sizeof o->crash)
+            return 0;
+        stile__log("PROFILE_CRASH is longer than a path may be; running without a profile");
+        return -EINVAL;
+    }
+    errno = 0;
+    const long n = strtol(text + 3, &end, 10);
+    if (text[3] < '0' || text[3] > '9' || *end != '\0' || errno != 0 || n > INT_MAX) {
+        stile__log("PROFILE_CRASH=%s is no file descriptor (fd:2) and no path; running without a profile",
+                   text);
+        return -EINVAL;
+    }
+    o->crash_fd = (int)n;
+    return 0;
+}
+
+/* PROFILE, PROFILE_BLOCK, PROFILE_CRASH and PROFILE_DUMP: what is wanted. */
 static int targets_read(struct stile__options *o)
 {
     unsigned rate = 0;
@@ -242,7 +291,24 @@ static int targets_read(struct stile__options *o)
         stile__log("PROFILE and PROFILE_BLOCK name the same file; running without a profile");
         return -EINVAL;
     }
-    return cpu != 0 || rate != 0;
+    if (crash_read(o) != 0)
+        return -EINVAL;
+    const char *dump = secure_getenv(table[OPTION_DUMP].name);
+    return cpu != 0 || rate != 0 || o->crashes || (dump != NULL && *dump != '\0');
+}
+
+void stile__options_profiles_drop(struct stile__options *o)
+{
+    o->profile[0] = o->block[0] = '\0';
+    o->toggle = 0;
+    o->interval_ns = 0;
+}
+
+/* Whether this is the process that was asked to be profiled, or an image that it has exec'd, and no child. */
+static bool is_root(const struct stile__options *o)
+{
+    const char *pid = strrchr(o->root, ':');
+    return o->root[0] == '\0' || (pid != NULL && strtol(pid + 1, NULL, 10) == getpid());
 }
 
 int stile__options_read(struct stile__options *o)
@@ -257,6 +323,10 @@ int stile__options_read(struct stile__options *o)
         err = others_read(o);
     if (err == 0)
         err = stile__options_surroundings(o);
+    if (err == 0 && o->children == 0 && !is_root(o)) {
+        stile__options_profiles_drop(o);
+        return o->crashes || o->dump != 0;
+    }
     return err != 0 ? err : 1;
 }
 
@@ -288,7 +358,9 @@ static int debug_read(struct stile__options *o)
                  {"walktime=0", 0},
                  {"walktime=1", STILE__DEBUG_WALK_TIME},
                  {"checkstackownership=0", 0},
-                 {"checkstackownership=1", STILE__DEBUG_OWNERSHIP}};
+                 {"checkstackownership=1", STILE__DEBUG_OWNERSHIP},
+                 {"dontfreezetheworld=0", 0},
+                 {"dontfreezetheworld=1", STILE__DEBUG_NO_FREEZE}};
     const char *text = secure_getenv("PROFILE_DEBUG");
 
     o->debug = 0;
@@ -300,10 +372,11 @@ static int debug_read(struct stile__options *o)
         if (i < n) {
             o->debug |= known[i].bits;
         } else if (!advance_read(at, len, &o->advance_ns)) {
-            stile__log("PROFILE_DEBUG=%s: %.*s is not verifyunwind=0, 1 or 2, walktime=0 or 1, "
-                       "checkstackownership=0 or 1, or traceadvanceperiod=NANOSECONDS; "
-                       "running without a profile",
-                       text, (int)len, at);
+            stile__log(
+                "PROFILE_DEBUG=%s: %.*s is not verifyunwind=0, 1 or 2, walktime=0 or 1, "
+                "checkstackownership=0 or 1, dontfreezetheworld=0 or 1, or traceadvanceperiod=NANOSECONDS; "
+                "running without a profile",
+                text, (int)len, at);
             return -EINVAL;
         }
         at += len + (at[len] == ',');
@@ -318,6 +391,8 @@ int stile__options_surroundings(struct stile__options *o)
         err = debug_read(o);
     if (err == 0)
         err = barriers_read(&o->barriers);
+    if (err == 0)
+        err = number_read(&table[OPTION_CHILDREN], &o->children);
     if (err != 0)
         return err;
     const char *text = secure_getenv("PROFILE_COLLECTOR");

@@ -19,11 +19,16 @@ enum stile__clock_wish {
 struct stile__options {
     char profile[PATH_MAX];   /* PROFILE as it was set, a directory made to a file name in it; "" for none */
     char block[PATH_MAX];     /* PROFILE_BLOCK, the same */
+    char crash[PATH_MAX];     /* PROFILE_CRASH as it was set; "" for none, or a descriptor */
     char collector[PATH_MAX]; /* PROFILE_COLLECTOR; "" to look beside libstile.so */
     char root[128];           /* STILE_ROOT; "" if no ancestor is profiled */
     unsigned hz;
     enum stile__clock_wish clock;
     int signal;             /* that the clocks deliver */
+    bool crashes;           /* are reported */
+    unsigned children;      /* 0: they are not profiled */
+    int crash_fd;           /* PROFILE_CRASH=fd:N; -1: none */
+    int dump;               /* signal that asks for all stacks; 0: none */
     int toggle;             /* that starts and stops the clocks; 0: they always run */
     uint64_t interval_ns;   /* a file each; 0: one at the end */
     uint32_t depth;         /* frames of a sample at most */
@@ -36,6 +41,9 @@ struct stile__options {
 /* What PROFILE_INTERVAL may say: 60, 500ms, 10s, 5m, 1h. Sets *ns. Returns 0 or -EINVAL. */
 int stile__options_interval_parse(const char *text, uint64_t *ns);
 #define STILE__INTERVAL_RANGE "100ms to 720h"
+
+/* No profiles: what is left are crash reports and dumps, if they are wanted. */
+void stile__options_profiles_drop(struct stile__options *o);
 
 /* Reads the environment once (secure_getenv: nothing under AT_SECURE). Normal context. Returns 1 if a profile is
  * asked for; 0 if not, or if PROFILE is set for somebody else's purpose; -EINVAL after one line about a bad value. */

@@ -63,10 +63,14 @@ static bool flushed(uint32_t value, uint32_t request)
     return (int32_t)(value - request) >= 0;
 }
 
-static void explain(int err)
+/* heard: the collector has looked at the region at least once. */
+static void explain(int err, bool heard)
 {
     if (err == -ETIMEDOUT)
         stile__log("the collector is still writing the profile; not waiting any longer");
+    else if (err == -EPIPE && !heard)
+        stile__log("the collector has never answered (is it stopped, or of another version of Stile?); there "
+                   "may be no profile");
     else if (err == -EPIPE)
         stile__log("the collector does not answer; there may be no profile");
 }
@@ -86,14 +90,20 @@ int stile__patience_finish(struct stile__region *r, const struct stile__collecto
                           memory_order_release); /* pairs with the collector's acquire */
     stile__greeting_poke(c);
     int err = wait_for(r, c, &r->finish_state, finished, 0);
-    explain(err);
+    explain(err, atomic_load_explicit(&r->heartbeat, memory_order_relaxed) != 0);
     if (err == 0 && atomic_load_explicit(&r->finish_state, memory_order_acquire) == STILE__FINISH_FAILED)
         err = message_print(r);
     return err;
 }
 
+/* Who unloads libraries all the time is held up once by a collector that is stopped or gone, and not each time. */
 void stile__patience_drain(struct stile__region *r, const struct stile__collector *c)
 {
+    static _Atomic uint64_t
+        in_vain; /* the heartbeat at which somebody waited in vain, plus 1; 0: nobody did */
+    uint64_t beat = atomic_load_explicit(&r->heartbeat, memory_order_relaxed) + 1ull;
+    if (atomic_load_explicit(&in_vain, memory_order_relaxed) == beat)
+        return;
     uint32_t request = atomic_fetch_add_explicit(&r->drain_request, 1, memory_order_release) + 1, done;
     struct timespec slice = {0, SLICE_MS * 1000000};
     int64_t start = now_ms();
@@ -102,6 +112,7 @@ void stile__patience_drain(struct stile__region *r, const struct stile__collecto
     while (!flushed(done = atomic_load_explicit(&r->drain_done, memory_order_acquire), request) &&
            now_ms() - start < DRAIN_MS_MAX)
         stile__raw_syscall(SYS_futex, (long)&r->drain_done, FUTEX_WAIT, done, (long)&slice);
+    atomic_store_explicit(&in_vain, flushed(done, request) ? 0 : beat, memory_order_relaxed);
 }
 
 int stile__patience_flush(struct stile__region *r, const struct stile__collector *c)
@@ -109,7 +120,7 @@ int stile__patience_flush(struct stile__region *r, const struct stile__collector
     uint32_t request = atomic_fetch_add_explicit(&r->flush_request, 1, memory_order_release) + 1;
     stile__greeting_poke(c);
     int err = wait_for(r, c, &r->flush_done, flushed, request);
-    explain(err);
+    explain(err, atomic_load_explicit(&r->heartbeat, memory_order_relaxed) != 0);
     if (err == 0 && r->message[0] != '\0')
         err = message_print(r);
     return err;

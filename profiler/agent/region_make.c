@@ -14,7 +14,8 @@
 #define START_PART       250u /* of a second that the collector may take to start */
 #define SLOTS_LEAST      16u
 #define BLOCKS_LEAST     64u
-#define RULE_PAGES_LEAST 256u  /* 1 MiB: enough for all but the largest programs */
+#define RULE_PAGES_LEAST 256u /* 1 MiB: enough for all but the largest programs */
+#define REPORT_LEAST     65536u
 #define SAMPLE_CELLS     8u    /* what a sample takes in its ring, if it is 50 frames deep */
 #define RING_WAITS       2048u /* cells, where waits are recorded: they may come at any rate */
 #define RING_LEAST                                                                                           \
@@ -30,22 +31,22 @@ static uint32_t ring_cells_for(unsigned hz, bool waits)
     return cells;
 }
 
-/* The largest region that the program's limits allow. */
-static int fit(struct stile__region_size *size, unsigned hz, bool waits)
+/* The largest region that the program's limits allow. file_max: that of a file. */
+static int fit(struct stile__region_size *size, unsigned hz, bool waits, uint64_t file_max)
 {
-    struct rlimit file;
-    *size = (struct stile__region_size){STILE__SLOT_MAX, STILE__BLOCK_MAX, ring_cells_for(hz, waits),
-                                        STILE__RULES_PAGES_MAX, waits};
+    struct rlimit space;
+    *size = (struct stile__region_size){
+        STILE__SLOT_MAX, STILE__BLOCK_MAX,   ring_cells_for(hz, waits), STILE__RULES_PAGES_MAX,
+        waits,           STILE__REPORT_BYTES};
     /* Where address space is limited, it is the program's. */
-    if (getrlimit(RLIMIT_AS, &file) == 0 && file.rlim_cur != RLIM_INFINITY)
-        *size = (struct stile__region_size){SLOTS_LEAST * 16, BLOCKS_LEAST * 2, STILE__RING_CELLS_MIN,
-                                            RULE_PAGES_LEAST, waits};
-    if (getrlimit(RLIMIT_FSIZE, &file) != 0 || file.rlim_cur == RLIM_INFINITY)
-        return 0;
-    while (stile__region_layout(*size).size > file.rlim_cur) {
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY)
+        *size = (struct stile__region_size){
+            SLOTS_LEAST * 16, BLOCKS_LEAST * 2, STILE__RING_CELLS_MIN, RULE_PAGES_LEAST, waits, REPORT_LEAST};
+    while (stile__region_layout(*size).size > file_max) {
         if (size->slot_max == SLOTS_LEAST && size->block_max == BLOCKS_LEAST)
             return -EFBIG;
         size->ring_cells = STILE__RING_CELLS_MIN;
+        size->report = size->report > REPORT_LEAST ? REPORT_LEAST : 0;
         size->rule_pages = size->rule_pages > RULE_PAGES_LEAST ? RULE_PAGES_LEAST : 0;
         if (size->slot_max > SLOTS_LEAST)
             size->slot_max /= 2;
@@ -68,16 +69,32 @@ static uint32_t blocks_first(struct stile__region_size size, unsigned hz, bool a
     return n < size.block_max ? n : size.block_max;
 }
 
+/* Gives a memfd its size. The limit of files' sizes may be as low as the program likes: for this it is as high as it may be. */
+static int size_set(int fd, uint64_t size)
+{
+    struct rlimit file;
+    const bool raised = getrlimit(RLIMIT_FSIZE, &file) == 0 && file.rlim_cur < size;
+    if (raised && setrlimit(RLIMIT_FSIZE, &(struct rlimit){file.rlim_max, file.rlim_max}) != 0)
+        return -errno;
+    int err = ftruncate(fd, (off_t)size) == 0 ? 0 : -errno;
+    if (raised)
+        setrlimit(RLIMIT_FSIZE, &file);
+    return err;
+}
+
 static int map(int fd, struct stile__region_size size, uint32_t blocks, struct stile__region **region)
 {
     struct stile__region_layout l = stile__region_layout(size);
-    if (ftruncate(fd, (off_t)l.size) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
-        return -errno;
+    int err = size_set(fd, l.size);
+    if (err == 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0)
+        err = -errno;
+    if (err != 0)
+        return err;
     void *at = mmap(NULL, l.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (at == MAP_FAILED)
         return -errno;
     madvise(at, l.size, MADV_DONTDUMP);
-    int err = madvise(at, l.size, MADV_DONTFORK) == 0 ? 0 : -errno;
+    err = madvise(at, l.size, MADV_DONTFORK) == 0 ? 0 : -errno;
     if (err == 0)
         err = populate(at, STILE__PAGE);
     if (err == 0)
@@ -96,10 +113,15 @@ static int map(int fd, struct stile__region_size size, uint32_t blocks, struct s
 
 int stile__region_make(struct stile__region **region, int *fd, unsigned hz, bool alone, bool waits)
 {
-    const struct stile__region_size least = {SLOTS_LEAST * 4, BLOCKS_LEAST, STILE__RING_CELLS_MIN,
-                                             RULE_PAGES_LEAST, waits};
+    const struct stile__region_size least = {SLOTS_LEAST * 4,  BLOCKS_LEAST, STILE__RING_CELLS_MIN,
+                                             RULE_PAGES_LEAST, waits,        REPORT_LEAST};
     struct stile__region_size size;
-    int err = fit(&size, hz, waits);
+    struct rlimit file = {RLIM_INFINITY, RLIM_INFINITY};
+    getrlimit(RLIMIT_FSIZE, &file);
+    /* What fits is told by the hard limit alone where the soft one would leave nothing. */
+    int err = fit(&size, hz, waits, file.rlim_cur);
+    if (err == -EFBIG)
+        err = fit(&size, hz, waits, file.rlim_max);
     if (err != 0)
         return err;
     *fd = memfd_create("stile", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -119,7 +141,12 @@ int stile__region_make(struct stile__region **region, int *fd, unsigned hz, bool
     return err;
 }
 
+void stile__region_unmap(struct stile__region *r, struct stile__region_size size)
+{
+    munmap(r, stile__region_layout(size).size);
+}
+
 void stile__region_unmake(struct stile__region *r)
 {
-    munmap(r, stile__region_layout(r->size).size);
+    stile__region_unmap(r, r->size);
 }

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -13,7 +14,6 @@
 
 #include "barriers/chain.h"
 #include "barriers/ownership_check.h"
-#include "barriers/shadow_stack.h"
 #include "barriers/stack_lock.h"
 #include "barriers/unwind/personality.h"
 #include "profiler/agent/alt_stack.h"
@@ -21,6 +21,9 @@
 #include "profiler/agent/cancellation.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/clock_perf.h"
+#include "profiler/agent/crash/module.h"
+#include "profiler/agent/crash/output.h"
+#include "profiler/agent/crash_signals.h"
 #include "profiler/agent/greeting.h"
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/log.h"
@@ -28,11 +31,10 @@
 #include "profiler/agent/options.h"
 #include "profiler/agent/patience.h"
 #include "profiler/agent/region_make.h"
-#include "profiler/agent/signal/handler.h"
+#include "profiler/agent/session_open.h"
 #include "profiler/agent/signal_owner.h"
 #include "profiler/agent/threads.h"
 #include "profiler/region/raw_syscall.h"
-#include "profiler/region/signal_name.h"
 
 #define EXIT_WAIT_MS 11000 /* a little more than the wait for a file */
 
@@ -58,60 +60,6 @@ static int page_make(void)
         return err;
     }
     stile__session = page;
-    return 0;
-}
-
-static void region_fill(struct stile__region *r, const struct stile__options *o, enum stile__origin origin,
-                        uint64_t start_cpu_ns)
-{
-    r->hz = o->hz;
-    r->ticks_wanted = o->profile[0] != '\0';
-    r->block_rate_ns = o->block[0] != '\0' ? o->block_rate_ns : 0;
-    r->advance_ns = o->advance_ns;
-    r->interval_ns = o->interval_ns;
-    r->signal = o->signal;
-    r->toggle = o->toggle;
-    r->depth = o->depth;
-    r->debug = o->debug;
-    r->barriers = o->barriers;
-    atomic_store_explicit(&r->barriers_state, stile__barriers_off_why(), memory_order_relaxed);
-    r->stubs = stile__stubs;
-    r->stub_entries = (uintptr_t)stile__stub_entries;
-    atomic_store_explicit(&r->rules_unloads, STILE__RULES_NONE, memory_order_relaxed);
-    r->period_ns = 1000000000u / o->hz;
-    r->start_unix_ns = stile__clock_now(CLOCK_REALTIME);
-    r->start_mono_ns = stile__clock_now(CLOCK_MONOTONIC);
-    r->start_cpu_ns = start_cpu_ns;
-    r->from_birth = origin != STILE__ORIGIN_API;
-    stile__maps_publish(r);
-}
-
-/* What ticks and where, before anything does. */
-static int clocks_open(struct stile__session *s, struct stile__region *r, const struct stile__options *o)
-{
-    int perf_error;
-    stile__session_size_set(s, r->size);
-    s->period_ns = r->period_ns;
-    s->signal = r->ticks_wanted != 0 ? o->signal : 0;
-    s->toggle = o->toggle;
-    s->depth = o->depth;
-    s->barriers = o->barriers;
-    s->ticks = r->ticks_wanted != 0;
-    s->block_rate_ns = r->block_rate_ns;
-    if (!s->ticks) {
-        s->clocks = NULL;
-        s->process_timer = -1;
-        s->use_perf = false;
-        atomic_store_explicit(&s->breaks_waits, false, memory_order_relaxed);
-        return 0;
-    }
-    int err = stile__clocks_open(s, o->clock != STILE__CLOCK_WISH_TIMER, &perf_error);
-    if (err != 0)
-        return err;
-    s->use_perf = o->clock == STILE__CLOCK_WISH_PERF || s->period_ns < s->tick_ns;
-    r->tick_ns = (uint32_t)s->tick_ns;
-    if (s->use_perf)
-        atomic_store_explicit(&r->perf_error, perf_error, memory_order_relaxed);
     return 0;
 }
 
@@ -143,62 +91,63 @@ static bool quiesce(struct stile__session *s)
     return false;
 }
 
-/* Two owners of one signal would spoil both: the program has it, and the user may choose another. */
-static int signals_install(const struct stile__options *o, enum stile__origin origin)
+/* Whether the program has put itself under a filter since its start: one that was there then let us do what a start takes. */
+static bool filtered_since(enum stile__origin origin)
 {
-    char name[STILE__SIGNAL_NAME_MAX];
-    int err = stile__signal_install(o->signal, stile__handle_tick);
-    int busy = err == -EBUSY ? o->signal : 0;
-    if (err == 0 && o->toggle != 0) {
-        err = stile__signal_install(o->toggle, stile__handle_toggle);
-        busy = err == -EBUSY ? o->toggle : 0;
-    }
-    if (busy != 0 && origin == STILE__ORIGIN_START)
-        stile__log(
-            "the program handles %s itself (%s=NAME chooses another signal); running without a profile",
-            stile__signal_name(busy, name, sizeof name),
-            busy == o->toggle ? "PROFILE_TOGGLE" : "PROFILE_SIGNAL");
-    return err;
-}
-
-/* Whether this process bears barriers. Not in the child of a fork: its parent has looked, and other threads may have left an
- * unwinder's locks behind. */
-static void barriers_check(void)
-{
-    if (stile__shadow_stack_on())
-        stile__barriers_off(NULL, STILE__BARRIERS_OFF_SHADOW_STACK);
-    else
-        stile__barrier_unwinder_test();
+    static bool filtered_first;
+    bool now = stile__clock_filtered();
+    if (origin != STILE__ORIGIN_FORK)
+        filtered_first = now;
+    return now && !filtered_first;
 }
 
 static int start(const struct stile__options *o, enum stile__origin origin)
 {
     struct stile__region *r;
     int fd;
+    if (filtered_since(origin)) {
+        stile__log("under a filter of system calls that was set after the start; running without a profile");
+        return -EPERM;
+    }
     /* Starting counts, too. The child of a fork begins at zero. */
     uint64_t start_cpu_ns = origin == STILE__ORIGIN_FORK ? 0 : stile__clock_now(CLOCK_PROCESS_CPUTIME_ID);
     uint64_t base_cpu_ns = origin == STILE__ORIGIN_FORK ? 0 : stile__clock_read(stile__raw_gettid(), true);
     int err = page_make();
     if (err == 0)
         err = stile__threads_init();
-    if (err == 0 && o->profile[0] != '\0')
-        err = signals_install(o, origin);
+    if (err == 0)
+        err = stile__session_signals_install(stile__session, o, origin);
     if (err != 0)
         return err;
     err = stile__region_make(&r, &fd, o->hz, collector.name[0] == '\0' && o->root[0] == '\0',
-                             o->block[0] != '\0');
+                             stile__session_leaves_wanted(o));
     if (err != 0) {
-        stile__log("no memory for the samples: %s; running without a profile", strerror(-err));
+        stile__log("no memory for the samples: %s; running without a profile",
+                   err == -EFBIG ? "the limit of file sizes (ulimit -f, RLIMIT_FSIZE) is too low"
+                                 : strerror(-err));
         return err;
+    }
+    if ((o->debug & STILE__DEBUG_OWNERSHIP) != 0)
+        stile__modules_init();
+    if ((o->crashes || o->dump != 0) && origin != STILE__ORIGIN_FORK)
+        stile__crash_output_init();
+    if (o->crashes) {
+        if (origin !=
+            STILE__ORIGIN_API) /* the output is open already, or the program has set another one since */
+            stile__crash_output_open(o, origin == STILE__ORIGIN_FORK);
+        /* As early as can be: to start the collector takes its time. */
+        const int failed = stile__crash_install((o->debug & STILE__DEBUG_NO_FREEZE) == 0);
+        if (failed != 0)
+            stile__log("crashes are not reported: %s", strerror(-failed));
     }
     stile__barrier_personality_set();
     if (o->barriers != STILE__BARRIERS_OFF && origin != STILE__ORIGIN_FORK)
-        barriers_check();
+        stile__session_barriers_check();
     stile__waits_init();
     stile__sockets_init();
     stile__locks_init();
-    region_fill(r, o, origin, start_cpu_ns);
-    err = clocks_open(stile__session, r, o);
+    stile__session_region_fill(stile__session, r, o, origin, start_cpu_ns);
+    err = stile__session_clocks_open(stile__session, r, o);
     if (err == 0)
         err = stile__greeting_send(&collector, o, fd, origin == STILE__ORIGIN_FORK);
     close(fd);
@@ -209,11 +158,44 @@ static int start(const struct stile__options *o, enum stile__origin origin)
         return err;
     }
     publish(r);
-    stile__blocking_set(stile__session->block_rate_ns != 0);
+    stile__blocking_set(stile__session->leaves);
     stile__thread_enter(base_cpu_ns);
     if (origin != STILE__ORIGIN_FORK)
         stile__threads_enter_others();
     return 0;
+}
+
+/* Crash reports, once on, stay on: what the next session is asked for does not say of them. */
+static void options_keep(const struct stile__options *o)
+{
+    const bool crashes = kept_options.crashes;
+    const int crash_fd = kept_options.crash_fd;
+    static char crash[PATH_MAX];
+    memcpy(crash, kept_options.crash, sizeof crash);
+    kept_options = *o;
+    if (crashes && !o->crashes) {
+        kept_options.crashes = true;
+        kept_options.crash_fd = crash_fd;
+        memcpy(kept_options.crash, crash, sizeof crash);
+    }
+}
+
+static int finish(struct stile__session *s, bool wait);
+
+/* A session that only waits for crashes or for the user's dumps makes room for a profile. The caller holds `starting`. */
+static void make_room(const struct stile__options *o)
+{
+    struct stile__session *s = stile__session;
+    if (s != NULL && o->profile[0] != '\0' && !s->ticks && s->block_rate_ns == 0 &&
+        atomic_load_explicit(&s->region, memory_order_acquire) != NULL)
+        finish(s, true);
+}
+
+/* Without a collector: crashes are reported all the same, without names. */
+static void crashes_alone(void)
+{
+    if (stile__crash_install((kept_options.debug & STILE__DEBUG_NO_FREEZE) == 0) == 0)
+        stile__thread_enter(0);
 }
 
 int stile__session_start(const struct stile__options *o, enum stile__origin origin)
@@ -224,20 +206,48 @@ int stile__session_start(const struct stile__options *o, enum stile__origin orig
                                                  memory_order_relaxed))
         return err;
     int cancellation = stile__cancellation_hold();
+    make_room(o);
     if (stile__session == NULL ||
         atomic_load_explicit(&stile__session->region, memory_order_acquire) == NULL) {
         if (o != &kept_options)
-            kept_options = *o;
+            options_keep(o);
         /* A toggle that comes when our handler is there and the session not yet is kept for it. */
         uint64_t toggle = kept_options.toggle != 0 ? 1ull << (kept_options.toggle - 1) : 0;
         uint64_t mask = stile__raw_sigmask(SIG_BLOCK, toggle);
         err = start(&kept_options, origin);
+        if (err != 0 && kept_options.crashes)
+            crashes_alone();
         if ((mask & toggle) != toggle)
             stile__raw_sigmask(SIG_UNBLOCK, toggle);
     }
     atomic_store_explicit(&starting, 0, memory_order_release);
     stile__cancellation_restore(cancellation);
     errno = saved_errno;
+    return err;
+}
+
+int stile__session_crashes(void)
+{
+    static struct stile__options o;
+    struct stile__session *s = stile__session;
+    const bool none = s == NULL || atomic_load_explicit(&s->region, memory_order_acquire) == NULL;
+    if (none) {
+        if (stile__options_surroundings(&o) != 0)
+            return -EINVAL;
+        o.hz = 100;
+        o.signal = SIGPROF;
+        o.crashes = true;
+        o.crash_fd = -1;
+        stile__session_start(&o, STILE__ORIGIN_API); /* without a collector they have no names */
+        s = stile__session;
+    }
+    kept_options.crashes = true;
+    const int err = stile__crash_install((kept_options.debug & STILE__DEBUG_NO_FREEZE) == 0);
+    struct stile__region *r = stile__session_enter(s, stile__thread_shard());
+    if (r != NULL) {
+        atomic_store_explicit(&r->crash_wanted, 1, memory_order_relaxed);
+        stile__session_leave(s, stile__thread_shard());
+    }
     return err;
 }
 
@@ -259,10 +269,18 @@ static __attribute__((noinline)) void collector_resume(struct stile__region *r, 
         stile__stack_resume(&t->slot->status, &r->freezing);
 }
 
+/* Whether there is a file to be written. */
+static bool files_wanted(void)
+{
+    const struct stile__session *s = stile__session;
+    return s != NULL && (s->ticks || s->block_rate_ns != 0);
+}
+
 int stile__session_flush(void)
 {
     int saved_errno = errno, err = -ESRCH;
-    struct stile__region *r = stile__session_enter(stile__session, stile__thread_shard());
+    struct stile__region *r =
+        files_wanted() ? stile__session_enter(stile__session, stile__thread_shard()) : NULL;
     if (r != NULL) {
         int cancellation = stile__cancellation_hold();
         stile__maps_publish(r);
@@ -288,6 +306,15 @@ static bool rings_empty(const struct stile__session *s, struct stile__region *r)
     return true;
 }
 
+/* Whether the collector has looked at what is mapped since the last library went. If it has not, it would not know what the
+ * stacks are of that are sampled until the next one is gone. */
+static bool maps_known(const struct stile__region *r)
+{
+    const uint32_t as_of = atomic_load_explicit(&r->rules_unloads, memory_order_relaxed);
+    return as_of == STILE__RULES_NONE ||
+           as_of == atomic_load_explicit(&r->unloads, memory_order_relaxed) / STILE__UNLOADS_ONE;
+}
+
 void stile__session_drain(void)
 {
     int saved_errno = errno;
@@ -297,7 +324,7 @@ void stile__session_drain(void)
         return;
     int cancellation = stile__cancellation_hold();
     /* A filter may end the program for a socket. */
-    if (s->pid == stile__raw_getpid() && !rings_empty(s, r) && !stile__clock_filtered()) {
+    if (s->pid == stile__raw_getpid() && !(rings_empty(s, r) && maps_known(r)) && !stile__clock_filtered()) {
         bool waits = collector_wait(r);
         stile__patience_drain(r, &collector);
         collector_resume(r, waits);
@@ -305,6 +332,19 @@ void stile__session_drain(void)
     stile__session_leave(s, stile__thread_shard());
     stile__cancellation_restore(cancellation);
     errno = saved_errno;
+}
+
+/* What the kernel has counted of children to their very end, which they cannot tell themselves. */
+static void children_tell(struct stile__region *r)
+{
+    struct rusage u;
+    if (kept_options.children == 0) /* their time is not asked for */
+        return;
+    if (getrusage(RUSAGE_CHILDREN, &u) != 0)
+        return;
+    uint64_t us = ((uint64_t)u.ru_utime.tv_sec + (uint64_t)u.ru_stime.tv_sec) * 1000000u +
+                  (uint64_t)u.ru_utime.tv_usec + (uint64_t)u.ru_stime.tv_usec;
+    atomic_store_explicit(&r->children_cpu_ns, us * 1000, memory_order_relaxed);
 }
 
 /* Takes the session away and, if wanted, waits for its file. Whoever exchanges the pointer is the only one to end it. */
@@ -320,13 +360,14 @@ static int finish(struct stile__session *s, bool wait)
     stile__clock_process_stop(s);
     stile__threads_settle(s, r);
     atomic_store_explicit(&r->end_cpu_ns, stile__clock_now(CLOCK_PROCESS_CPUTIME_ID), memory_order_relaxed);
+    children_tell(r);
     stile__maps_publish(r);
-    int err = wait ? stile__patience_finish(r, &collector) : 0;
+    int err = wait && files_wanted() ? stile__patience_finish(r, &collector) : 0;
     /* Who waited for a flush has been answered by now, too. */
     if (wait && (quiet || quiesce(s))) {
         if (s->clocks != NULL)
             stile__clocks_close(s);
-        stile__region_unmake(r);
+        stile__region_unmap(r, s->size);
         stile__maps_stacks_free(s);
     }
     return err;
@@ -350,8 +391,13 @@ static int finish_once(bool wait)
 int stile__session_stop(void)
 {
     int saved_errno = errno;
-    int err = finish_once(true);
+    int err = files_wanted() ? finish_once(true) : -ESRCH;
     stile__mask_restore();
+    /* Crashes are reported all the same. */
+    if (err != -ESRCH && kept_options.crashes) {
+        stile__options_profiles_drop(&kept_options);
+        stile__session_start(&kept_options, STILE__ORIGIN_API);
+    }
     errno = saved_errno;
     return err;
 }
@@ -431,10 +477,13 @@ void stile__session_fork_child(void)
     atomic_store_explicit(&starting, 0, memory_order_relaxed);
     collector.hidden = 0;
     stile__signal_owner_set(stile__raw_getpid());
+    stile__crash_forked();
     stile__alt_stacks_forked();
     /* All signals are blocked by us here: what the program believes of its mask is what it believed before. */
     bool blocks = stile__thread.program_blocks;
-    if (was_profiled)
+    if (was_profiled && kept_options.children == 0)
+        stile__options_profiles_drop(&kept_options);
+    if (was_profiled && (kept_options.children != 0 || kept_options.crashes || kept_options.dump != 0))
         stile__session_start(&kept_options, STILE__ORIGIN_FORK);
     stile__thread.program_blocks = blocks;
     stile__raw_sigmask(SIG_SETMASK, mask);

@@ -33,10 +33,13 @@ struct stile__session {
     uint64_t tick_ns; /* the kernel's tick: how often it looks at CPU timers */
     uint32_t depth;   /* frames of a sample at most */
     enum stile__barriers_wish barriers;
-    bool ticks;             /* there are clocks: a CPU profile is wanted */
+    bool ticks; /* there are clocks: a CPU profile is wanted */
+    bool
+        leaves; /* threads leave their stacks before they wait: for waits that are recorded, or for readers alone */
     uint64_t block_rate_ns; /* waits are recorded, one per so much time waited; 0: none */
     int32_t pid;
-    int32_t signal;
+    int32_t signal;              /* ours, of clocks or for stopping threads; 0: none */
+    int32_t dump;                /* that asks for all stacks; 0: none */
     bool use_perf;               /* new threads get perf's clock first */
     bool may_perf;               /* perf's clock is allowed, and may be tried */
     struct stile__clock *clocks; /* one per slot; private memory, not inherited by fork */
@@ -112,13 +115,19 @@ static inline void stile__session_leave(struct stile__session *s, uint32_t shard
     atomic_fetch_sub_explicit(&s->shards[shard % STILE__SHARDS].inside, 1, memory_order_release);
 }
 
+/* Whether our handler is installed for our signal: it is kept open in every thread then. */
+static inline bool stile__session_signals(const struct stile__session *s)
+{
+    return s->signal != 0 && !atomic_load_explicit(&s->signal_taken, memory_order_relaxed);
+}
+
 /* The profiling signal as a bit of a mask while the session keeps it open in every thread, or 0: there is no session,
  * or the program has taken the signal over. A few loads; async-signal-safe. */
 static inline uint64_t stile__session_kept_open(void)
 {
     const struct stile__session *s = stile__session;
-    if (s == NULL || atomic_load_explicit(&s->region, memory_order_relaxed) == NULL || !s->ticks ||
-        atomic_load_explicit(&s->signal_taken, memory_order_relaxed))
+    if (s == NULL || atomic_load_explicit(&s->region, memory_order_relaxed) == NULL ||
+        !stile__session_signals(s))
         return 0;
     return 1ull << (s->signal - 1);
 }
@@ -149,6 +158,10 @@ void stile__session_drain(void);
 
 /* Asks the collector for the file, and waits for it, bounded. Returns 0 or -errno, as stile_profile_flush. */
 int stile__session_flush(void);
+
+/* Whether crashes are reported from now on, in this process and its children; starts a session for that alone if there is none. As
+ * stile_crash_enable. */
+int stile__session_crashes(void);
 
 /* Ends the session: no more ticks; waits for the file, bounded. Returns as stile_profile_stop. */
 int stile__session_stop(void);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "profiler/agent/crash_signals.h"
 #include "profiler/agent/hooks.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/session.h"
@@ -150,16 +151,23 @@ static void signal_give_up(struct stile__session *s, int signal)
         atomic_store_explicit(&s->signal_taken, true, memory_order_seq_cst);
         atomic_store_explicit(&r->signal_taken, 1, memory_order_relaxed);
         stile__threads_stop(s, r);
-        stile__log(
-            "the program has set a handler of its own for %s, so the profile ends here; PROFILE_SIGNAL=NAME "
-            "chooses another signal",
-            name);
+        stile__log(s->ticks ? "the program has set a handler of its own for %s, so the profile ends here; "
+                              "PROFILE_SIGNAL=NAME chooses another signal"
+                            : "the program has set a handler of its own for %s, so running threads are not "
+                              "stopped for dumps; "
+                              "PROFILE_SIGNAL=NAME chooses another signal",
+                   name);
     } else if (signal == s->toggle) {
         atomic_store_explicit(&r->toggle_taken, 1, memory_order_relaxed);
         stile__log(
             "the program has set a handler of its own for %s, so sampling stays %s; PROFILE_TOGGLE=NAME "
             "chooses another signal",
             name, atomic_load_explicit(&s->piece, memory_order_relaxed) != 0 ? "on" : "off");
+    } else if (signal == s->dump) {
+        s->dump = 0;
+        stile__log("the program has set a handler of its own for %s, which asks for no stacks any more; "
+                   "PROFILE_DUMP=NAME chooses another signal",
+                   name);
     }
     stile__session_leave(s, stile__thread_shard());
 }
@@ -178,6 +186,8 @@ static void late_signals_drop(int signal)
 bool stile__signal_sigaction(int signal, const struct sigaction *act, struct sigaction *old)
 {
     struct stile__session *s = stile__session;
+    if (stile__crash_sigaction(signal, act, old))
+        return true;
     if (signal < 1 || signal >= SIGNALS || !handlers[signal].installed || s == NULL)
         return false;
     if (act != NULL && stile__raw_getpid() != owner_pid)

@@ -1,7 +1,6 @@
 /* Threads come and go: slots in the region, clocks, stack bounds. Normal context, in the thread itself unless said. */
 #include "profiler/agent/threads.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -12,7 +11,6 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "barriers/ownership.h"
 #include "barriers/ownership_check.h"
@@ -21,6 +19,7 @@
 #include "profiler/agent/cancellation.h"
 #include "profiler/agent/clock.h"
 #include "profiler/agent/clock_perf.h"
+#include "profiler/agent/crash/crash.h"
 #include "profiler/agent/log.h"
 #include "profiler/agent/maps.h"
 #include "profiler/agent/signal/faults.h"
@@ -189,21 +188,24 @@ void stile__thread_enter(uint64_t base_cpu_ns)
     uint64_t mask = stile__raw_sigmask(SIG_BLOCK, ~0ull);
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
 
-    const bool ticks = r != NULL && ticks_run(s);
-    if (ticks || (r != NULL && s->block_rate_ns != 0)) {
+    const bool signals = r != NULL && stile__session_signals(s);
+    if (signals || stile__crash.pid != 0)
+        stile__alt_stack_give(); /* before the first tick, and for a stack that overflows */
+    /* Not for a profile that has ended since the program has the signal. */
+    if (r != NULL && (ticks_run(s) || s->leaves || !s->ticks)) {
         t->tid = stile__raw_gettid();
-        if (ticks)
-            stile__alt_stack_give(); /* before the first tick */
         uint32_t i = slot_open(s, r, t->tid, true, base_cpu_ns, &t->id);
         t->region = r;
         t->slot = i != UINT32_MAX ? stile__region_slot(r, i) : NULL;
-        t->exit_rounds = 0;
         t->surplus = 0;
         t->kernel_ns = 0;
         t->wait_frame = 0;
+    }
+    if (r != NULL || t->alt_stack != NULL) {
+        t->exit_rounds = 0;
         pthread_setspecific(exit_key, &exit_key);
     }
-    if (ticks) {
+    if (signals) {
         uint64_t ours = 1ull << (s->signal - 1);
         if ((mask & ours) && !t->wait_blocks)
             t->program_blocks = true;
@@ -401,7 +403,7 @@ static void slot_close(struct stile__session *s, struct stile__region *r, struct
     stile__stack_lock(&slot->stack_lock, t->tid);
     stile__thread_barriers_remove(t, r);
     stile__stack_unlock(&slot->stack_lock);
-    if (s->block_rate_ns != 0)
+    if (s->leaves)
         waits_close(s, r, t);
     stile__stack_die(&slot->status);
     atomic_store_explicit(&slot->exit_cpu_ns, cpu_ns, memory_order_relaxed);
@@ -432,28 +434,6 @@ void stile__thread_leave(void)
     errno = saved_errno;
 }
 
-/* Calls fn for each thread of the process, from /proc/self/task, without allocation. */
-static void each_task(void (*fn)(uint32_t tid, void *arg), void *arg)
-{
-    _Alignas(struct dirent) char buf[2048];
-    int fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    ssize_t n;
-
-    if (fd < 0)
-        return;
-    while ((n = getdents64(fd, buf, sizeof buf)) > 0)
-        for (ssize_t at = 0; at < n;) {
-            const struct dirent64 *d = (const struct dirent64 *)(const void *)(buf + at);
-            uint32_t tid = 0;
-            for (const char *c = d->d_name; *c >= '0' && *c <= '9'; c++)
-                tid = tid * 10 + (uint32_t)(*c - '0');
-            if (tid != 0)
-                fn(tid, arg);
-            at += d->d_reclen;
-        }
-    close(fd);
-}
-
 static void count_other(uint32_t tid, void *count)
 {
     if (tid != stile__thread.tid)
@@ -474,7 +454,7 @@ void stile__threads_enter_others(void)
     struct stile__bounds *stacks;
     size_t bytes;
 
-    each_task(count_other, &others);
+    stile__tasks_each(count_other, &others);
     if (others == 0)
         return;
     s->n_stacks = stile__maps_stacks(&stacks, &bytes);
@@ -482,7 +462,7 @@ void stile__threads_enter_others(void)
         s->stacks = stacks;
     struct stile__region *r = stile__session_enter(s, stile__thread_shard());
     if (r != NULL) {
-        each_task(enter_other, r);
+        stile__tasks_each(enter_other, r);
         stile__session_leave(s, stile__thread_shard());
     }
 }

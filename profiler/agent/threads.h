@@ -50,6 +50,7 @@ struct stile__thread {
     uint64_t wait_quick;             /* by hash: of what kind, on what, the last call did not block */
     uint64_t switches;               /* voluntary ones of its context, when they were last looked at */
     uint64_t waited_ns;              /* in waits that are over */
+    uint32_t dumped;                 /* the last dump that it has given its stack for */
     uint64_t chance;                 /* state of a generator of random numbers; 0 at first */
     struct stile__barriers barriers; /* on its stack; by whoever has the stack's lock */
 };

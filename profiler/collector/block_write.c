@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "profiler/collector/profile_out.h"
+#include "profiler/collector/tree.h"
 #include "profiler/collector/waits.h"
 
 /* For waits `reason`, for those who ended some `wakes`; both have one value for each reason. */
@@ -89,11 +90,13 @@ static void comments_out(struct writer *w)
     else
         writer_comment(w, "stack ownership: not checked");
     writer_comment(w, "threads: %u seen, %u without a slot", whole->n_threads,
-                   atomic_load_explicit(&whole->region->threads_unsampled, memory_order_relaxed));
+                   process_told(whole).threads_unsampled);
     if (whole->foreign_clock)
         writer_comment(w, "time namespace: waits are told when they are over, and not before");
     if (whole->toggles)
         writer_comment(w, "late: %" PRIu64 " waits came after their piece was written", whole->waits.late);
+    if (whole->tree_file != NULL)
+        writer_comment(w, "processes: %u, by the labels pid and comm", whole->tree_file->n_processes);
     if (whole->damage != NULL)
         writer_comment(w, "damaged: %s; waits end there", whole->damage);
     writer_names_comment(w);

@@ -92,6 +92,10 @@ static uint64_t sample_hash_at(const void *entry)
 uint32_t call_tree_child(struct call_tree *t, uint32_t parent, uint32_t mapping, uint64_t address)
 {
     struct call_node want = {address, mapping, parent};
+    /* Most nodes have one child, which was added right after them: to look there needs no index, and no other cache line. */
+    if (parent + 1 < t->n_nodes && t->nodes[parent + 1].parent == parent &&
+        t->nodes[parent + 1].address == address && t->nodes[parent + 1].mapping == mapping)
+        return parent + 1;
     if (t->n_nodes == t->cap_nodes && grow((void **)&t->nodes, sizeof *t->nodes, t->n_nodes, &t->cap_nodes,
                                            &t->node_index, node_hash_at) != 0)
         return CALL_TREE_ROOT;

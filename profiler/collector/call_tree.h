@@ -12,8 +12,9 @@
 #define CALL_TREE_REASON                                                                                     \
     (UINT32_MAX - 1) /* as `mapping`: a bracketed frame, address is the enum stile__reason */
 
-#define CALL_TREE_KERNEL    (UINT32_MAX - 2) /* as `mapping`: time in the kernel, which has no address for us */
-#define CALL_TREE_ELSEWHERE (UINT32_MAX - 3) /* as `mapping`: waits that no hook has seen */
+#define CALL_TREE_KERNEL     (UINT32_MAX - 2) /* as `mapping`: time in the kernel, which has no address for us */
+#define CALL_TREE_ELSEWHERE  (UINT32_MAX - 3) /* as `mapping`: waits that no hook has seen */
+#define CALL_TREE_UNPROFILED (UINT32_MAX - 4) /* as `mapping`: CPU time of children that have no profile */
 
 struct call_node {
     uint64_t address; /* as pprof wants it: callers' return address - 1 */

@@ -20,6 +20,7 @@ struct cfi {
     Elf *elf;
     Dwarf_CFI *dwarf;
     struct own_address own; /* of the function that was looked at last */
+    bool no_barriers;
 };
 
 struct cfi *cfi_open(const struct elf_file *elf)
@@ -195,6 +196,12 @@ static uint64_t rule_of(Dwarf_Frame *frame, bool signal)
     return stile__rule_op(rule) != STILE__RULE_OTHER && saved_rbp(frame, &rule) ? rule : STILE__RULE_OTHER;
 }
 
+void cfi_barriers_forbid(struct cfi *c)
+{
+    if (c != NULL)
+        c->no_barriers = true;
+}
+
 struct cfi_row cfi_row_at(struct cfi *c, const struct elf_file *elf, uint64_t address, uint64_t to)
 {
     struct cfi_row row = {address, to, stile__rule_make(STILE__RULE_FRAME_POINTER, 0, -2, 0)};
@@ -217,7 +224,7 @@ struct cfi_row cfi_row_at(struct cfi *c, const struct elf_file *elf, uint64_t ad
         if (until < row.end)
             row.end = until;
         row.rule = rule_of(frame, signal);
-        if (own_address_read(&c->own, elf, start, end, row.rule))
+        if (c->no_barriers || own_address_read(&c->own, elf, start, end, row.rule))
             row.rule |= STILE__RULE_READS_RA;
     }
     free(frame);

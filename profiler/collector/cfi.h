@@ -20,6 +20,10 @@ struct cfi_row {
 struct cfi *cfi_open(const struct elf_file *elf);
 void cfi_close(struct cfi *cfi);
 
+/* No process that maps the file has barriers: whether its functions read their own return addresses, which is dear to find
+ * out, is not asked from here on, and taken for granted. cfi may be NULL. */
+void cfi_barriers_forbid(struct cfi *cfi);
+
 /* The row at an address: its range is within from and to. Code that no unwind entry covers is walked by frame
  * pointers. cfi may be NULL. */
 struct cfi_row cfi_row_at(struct cfi *cfi, const struct elf_file *elf, uint64_t address, uint64_t to);

@@ -29,19 +29,18 @@ void process_clock_describe(const struct process *p, char *text, size_t size)
     };
     static const uint8_t order[] = {STILE__CLOCK_PERF, STILE__CLOCK_TIMER, STILE__CLOCK_PERF_ALONE,
                                     STILE__CLOCK_PROCESS, STILE__CLOCK_NONE};
-    int perf_error = atomic_load_explicit(&p->region->perf_error, memory_order_relaxed);
-    int timer_error = atomic_load_explicit(&p->region->timer_error, memory_order_relaxed);
+    const struct told told = process_told(p);
     size_t n = 0;
 
     text[0] = '\0';
     for (size_t i = 0; i < sizeof order && n < size; i++) {
-        uint32_t threads = atomic_load_explicit(&p->region->clocks[order[i]], memory_order_relaxed);
+        uint32_t threads = told.clocks[order[i]];
         if (threads != 0)
             n += (size_t)snprintf(text + n, size - n, "%s%s for %u thread%s", n != 0 ? ", " : "",
                                   names[order[i]], threads, threads == 1 ? "" : "s");
     }
-    if (perf_error != 0 && n < size)
-        n += (size_t)snprintf(text + n, size - n, "; no perf: %s", perf_why(perf_error));
-    if (timer_error != 0 && n < size)
-        snprintf(text + n, size - n, "; no timer: %s", strerror(timer_error));
+    if (told.perf_error != 0 && n < size)
+        n += (size_t)snprintf(text + n, size - n, "; no perf: %s", perf_why(told.perf_error));
+    if (told.timer_error != 0 && n < size)
+        snprintf(text + n, size - n, "; no timer: %s", strerror(told.timer_error));
 }

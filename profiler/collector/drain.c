@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "profiler/collector/dump.h"
 #include "profiler/collector/records.h"
 #include "profiler/collector/waits.h"
 #include "profiler/region/check.h"
@@ -15,6 +16,7 @@
 #define NAMES_EVERY 1000000000ull /* ns between looks at the names of its threads */
 #define VET_NS      10000000u     /* of a round, as long as there are files to be looked at */
 #define LEARN_NS    5000000u      /* of a round */
+#define LEISURE_NS  5000u /* of it, for each sample per second: what lies near, before it is asked for */
 #define BELOW_MAX                                                                                            \
     ((uint64_t)STILE__BLOCK_MAX * STILE__BLOCK_DATA / sizeof(uint64_t)) /* as many as blocks hold */
 #define BLOCKS_AGAIN 2u /* factor by which the pool grows when it was too small */
@@ -66,7 +68,7 @@ uint32_t process_thread_of(struct process *p, uint32_t i)
  * belongs to an earlier one came too late, and one that belongs to none that was ever started is damage. */
 static bool record_waits(struct process *p, const struct stile__record *r)
 {
-    if (!p->toggles || (int32_t)(r->piece - p->piece) <= 0)
+    if (!p->toggles || (r->flags & STILE__IS_DUMP) != 0 || (int32_t)(r->piece - p->piece) <= 0)
         return false;
     if ((int32_t)(r->piece - atomic_load_explicit(&p->region->pieces_started, memory_order_acquire)) > 0)
         p->damage = "a record belongs to no piece";
@@ -109,7 +111,9 @@ static bool ring_drain(struct process *p, struct stile__slot *slot, uint32_t i)
         if (c.record.kind != STILE__RECORD_PAD &&
             (process_maps_wait(p, &c.record) || record_waits(p, &c.record)))
             return p->damage == NULL;
-        if (c.record.kind != STILE__RECORD_PAD && p->toggles && c.record.piece != p->piece)
+        if (c.record.kind != STILE__RECORD_PAD && (c.record.flags & STILE__IS_DUMP) != 0)
+            dump_record_take(p, i, thread, &c.record);
+        else if (c.record.kind != STILE__RECORD_PAD && p->toggles && c.record.piece != p->piece)
             record_drop(p, thread, &c.record);
         else if (c.record.kind != STILE__RECORD_PAD && (c.record.flags & STILE__IS_WAIT) != 0)
             waits_record_add(p, thread, &c.record);
@@ -149,9 +153,11 @@ static void counters_take(struct process *p, const struct stile__slot *slot, uin
 
     if (thread == UINT32_MAX)
         return;
-    if (ns - seen->lost_ns != 0 && ns - seen->lost_ns <= TICK_NS_MAX)
-        process_stack_add(p, thread, NULL, 0, STILE__REASON_BUFFER_FULL, false, ticks - seen->lost_ticks,
-                          ns - seen->lost_ns);
+    uint64_t more_ns = ns - seen->lost_ns, more = ticks - seen->lost_ticks;
+    if (more > more_ns / p->period_ns) /* each of them has its weight */
+        more = more_ns / p->period_ns;
+    if (more_ns != 0 && more_ns <= TICK_NS_MAX)
+        process_stack_add(p, thread, NULL, 0, STILE__REASON_BUFFER_FULL, false, more, more_ns);
     p->signals += signals - seen->signals;
     seen->lost_ticks = ticks;
     seen->lost_ns = ns;
@@ -273,8 +279,12 @@ void process_drain(struct process *p)
     uint64_t start = now_mono_ns();
     while (vet_next(&p->vetting, &p->mappings) && now_mono_ns() - start < VET_NS)
         ;
+    /* Where few samples are taken few have no rule, and the program wants its processors. */
+    int64_t leisure = (int64_t)p->hz * LEISURE_NS;
+    if (leisure > p->learn_left_ns)
+        leisure = p->learn_left_ns;
     for (start = now_mono_ns();
-         (int64_t)(now_mono_ns() - start) < p->learn_left_ns && rule_table_widen(&p->rules, &p->mappings);)
+         (int64_t)(now_mono_ns() - start) < leisure && rule_table_widen(&p->rules, &p->mappings);)
         ;
     if (p->ticks + p->waits.n == before)
         return;

@@ -24,6 +24,9 @@ struct learned_block {
 
 /* NULL without memory. The file must stay open. */
 struct learned *learned_new(const struct elf_file *elf);
+
+/* As cfi_barriers_forbid. */
+void learned_barriers_forbid(struct learned *l);
 void learned_free(struct learned *l);
 
 /* The block that has an address, read from the file if it is not known yet; NULL without memory. */

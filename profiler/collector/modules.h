@@ -12,7 +12,6 @@
 #include "profiler/collector/elf_file.h"
 
 struct learned;
-struct stile__symbol_module;
 
 /* One file, shared by all processes of the tree that map it. A few that nobody maps any more are kept for the next. */
 struct module {
@@ -23,9 +22,8 @@ struct module {
     uint32_t users; /* mappings that refer to it */
     char *path;
     struct elf_file elf;
-    uint8_t vetted;                       /* enum stile__barriers_state; see vet_module */
-    struct learned *learned;              /* its unwind rules, or NULL: nobody asked yet */
-    struct stile__symbol_module *symbols; /* in a writer process: what it has looked up, for its next file */
+    uint8_t vetted;          /* enum stile__barriers_state; see vet_module */
+    struct learned *learned; /* its unwind rules, or NULL: nobody asked yet */
     struct module *next;
 };
 
@@ -38,6 +36,8 @@ struct mapping {
     struct module *module;           /* NULL: no file to read */
     uint64_t bias;                   /* runtime address - virtual address in the module */
     uint64_t image_start, image_end; /* runtime range of the whole module, for reads of its data */
+    uint64_t moved;  /* in a tree's profile: how much higher it is here than in its process, */
+    uint32_t member; /* the first one that has it */
 };
 
 /* What was mapped at a time. Owned by the table. */

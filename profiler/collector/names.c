@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "profiler/collector/tree.h"
+
 /* Paths that some process owns, for as long as the collector lives. */
 static struct owned {
     struct owned *next;
@@ -112,7 +114,7 @@ static void image_follow(struct process *p, struct process *earlier, char (*abso
     p->images = earlier->images + 1;
     snprintf(middle, sizeof middle, "%d.%u", (int)p->own_pid, p->images);
     for (int i = 0; i < FILES; i++) {
-        if (p->files[i].path[0] == '\0')
+        if (p->files[i].path[0] == '\0' || p->files[i].in_tree || earlier->files[i].in_tree)
             continue;
         if (!p->files[i].owns)
             p->number = p->images;
@@ -121,12 +123,25 @@ static void image_follow(struct process *p, struct process *earlier, char (*abso
     }
 }
 
-/* The name of one file, unless it is not wanted. */
-static void file_assign(struct process *p, int i, const struct hello_text *hello, char *absolute, size_t size)
+static const enum stile__hello_text texts[FILES][2] = {
+    [FILE_CPU] = {STILE__HELLO_TEMPLATE, STILE__HELLO_PATH},
+    [FILE_BLOCK] = {STILE__HELLO_BLOCK_TEMPLATE, STILE__HELLO_BLOCK_PATH}};
+
+/* Whether all files that the process wants are those that the first one wanted, so that they may be the tree's. */
+static bool is_of_tree(const struct process *p, const struct hello_text *hello)
 {
-    static const enum stile__hello_text texts[FILES][2] = {
-        [FILE_CPU] = {STILE__HELLO_TEMPLATE, STILE__HELLO_PATH},
-        [FILE_BLOCK] = {STILE__HELLO_BLOCK_TEMPLATE, STILE__HELLO_BLOCK_PATH}};
+    for (int i = 0; i < FILES; i++) {
+        const char *template = hello->text[texts[i][0]];
+        if (template[0] != '\0' && first[i].template[0] != '\0' && strcmp(first[i].template, template) != 0)
+            return false;
+    }
+    return tree_is_on() && !p->numbered;
+}
+
+/* The name of one file, unless it is not wanted. */
+static void file_assign(struct process *p, int i, const struct hello_text *hello, bool of_tree,
+                        char *absolute, size_t size)
+{
     const char *template = hello->text[texts[i][0]], *path = hello->text[texts[i][1]];
     const char *cwd = hello->text[STILE__HELLO_CWD];
     struct target *t = &p->files[i];
@@ -142,14 +157,15 @@ static void file_assign(struct process *p, int i, const struct hello_text *hello
     }
     snprintf(absolute, size, "%s%s%s", path[0] == '/' ? "" : cwd, path[0] == '/' ? "" : "/", path);
     struct owned *owner = owner_find(absolute);
-    t->owns = owner == NULL || owner->pid == p->pid;
+    t->in_tree = of_tree;
+    t->owns = !of_tree && (owner == NULL || owner->pid == p->pid);
     if (owner == NULL)
-        owner = owner_add(absolute, p->pid);
+        owner = owner_add(absolute, of_tree ? 0 : p->pid);
     if (t->owns && owner != NULL)
         owner->numbered = owner->numbered || p->numbered;
     snprintf(middle, sizeof middle, !p->numbered && owner != NULL && owner->numbered ? "%d.0" : "%d",
              (int)p->own_pid);
-    if (t->owns)
+    if (t->owns || of_tree)
         snprintf(t->path, sizeof t->path, "%s", absolute);
     else
         names_insert(absolute, middle, t->path, sizeof t->path);
@@ -158,9 +174,10 @@ static void file_assign(struct process *p, int i, const struct hello_text *hello
 void names_assign(struct process *p, const struct hello_text *hello, struct process *earlier)
 {
     char absolute[FILES][PATH_MAX * 2];
+    bool of_tree = is_of_tree(p, hello);
 
     for (int i = 0; i < FILES; i++)
-        file_assign(p, i, hello, absolute[i], sizeof absolute[i]);
+        file_assign(p, i, hello, of_tree, absolute[i], sizeof absolute[i]);
     if (earlier != NULL)
         image_follow(p, earlier, absolute);
     if (!p->numbered)

@@ -1,5 +1,7 @@
 /* Which file each process of the tree writes. Collector, normal context.
  *
+ * Where the tree has one file (tree.h), that is where every process goes that means the first one's path. Otherwise:
+ *
  * The first process that names a path owns it. Another one that means the same path writes NAME.PID.pb.gz beside it.
  * After an exec in place the last image owns the name; earlier ones become NAME.PID.N.pb.gz.
  *

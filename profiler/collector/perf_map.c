@@ -231,14 +231,19 @@ void perf_map_free(struct perf_map *m)
 
 /* --- The file */
 
-static bool alive(const struct process *p)
+struct perf_map_owner perf_map_owner(const struct process *p)
+{
+    return (struct perf_map_owner){p->pid, p->own_pid, p->pidfd, p->uid, p->from_birth, p->session_unix_ns};
+}
+
+static bool alive(const struct perf_map_owner *p)
 {
     struct pollfd f = {.fd = p->pidfd, .events = POLLIN};
-    return poll(&f, 1, 0) == 0;
+    return p->pidfd >= 0 && poll(&f, 1, 0) == 0;
 }
 
 /* The descriptor or -errno. Non-blocking: a pipe may stand there. */
-static int file_open(const struct process *p)
+static int file_open(const struct perf_map_owner *p)
 {
     static const int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
     char path[64];
@@ -261,22 +266,22 @@ static int file_open(const struct process *p)
 
 /* Whether it is this process's own. Everybody may write to /tmp, and pids come again. The region tells the user: the
  * program made both, and the region's owner is known when the program is gone, whatever user the collector is. */
-static const char *file_check(const struct process *p, const struct stat *st)
+static const char *file_check(const struct perf_map_owner *p, const struct stat *st)
 {
     uint64_t written = (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec;
     if (!S_ISREG(st->st_mode))
         return "it is not a regular file";
     if (st->st_uid != p->uid && st->st_uid != 0)
         return "it belongs to another user";
-    /* The region's word, as the process's own moves on with its pieces. Without from_birth the program is older. */
-    if (p->from_birth && written + OLDER_NS < p->region->start_unix_ns)
+    /* Without from_birth the program is older. */
+    if (p->from_birth && written + OLDER_NS < p->session_unix_ns)
         return "it is older than the program";
     if (st->st_size > (off_t)FILE_BYTES_MAX)
         return "it is larger than 256 MiB";
     return NULL;
 }
 
-const char *perf_map_read(struct perf_map *m, const struct process *p)
+const char *perf_map_read(struct perf_map *m, const struct perf_map_owner *p)
 {
     struct stat st;
     char *text = NULL;

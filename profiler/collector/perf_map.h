@@ -6,10 +6,23 @@
 #ifndef STILE_COLLECTOR_PERF_MAP_H
 #define STILE_COLLECTOR_PERF_MAP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct process;
+
+/* Whose file it is. */
+struct perf_map_owner {
+    pid_t pid;       /* as the collector sees it */
+    int32_t own_pid; /* as the program sees it */
+    int pidfd;       /* -1: it is gone */
+    uid_t uid;
+    bool from_birth;          /* the session is as old as the program, */
+    uint64_t session_unix_ns; /* which began then */
+};
+struct perf_map_owner perf_map_owner(const struct process *p);
 
 /* Bytes of a name, without its NUL; longer ones are cut. */
 #define PERF_MAP_NAME_MAX 1023u
@@ -36,9 +49,9 @@ struct perf_map {
  * *m is to be freed if NULL was returned, and without names otherwise. */
 const char *perf_map_parse(struct perf_map *m, char *text, size_t size);
 
-/* Finds, checks and reads the file of a process (not of a piece), by its own pid and in its own root directory while it
+/* Finds, checks and reads the file of a process, by its own pid and in its own root directory while it
  * lives. Without a file there are no names, and that is no error. Returns as perf_map_parse does. */
-const char *perf_map_read(struct perf_map *m, const struct process *p);
+const char *perf_map_read(struct perf_map *m, const struct perf_map_owner *p);
 
 void perf_map_free(struct perf_map *m);
 

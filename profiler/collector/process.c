@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,16 +15,20 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "profiler/collector/crash.h"
+#include "profiler/collector/dump.h"
 #include "profiler/collector/pieces.h"
+#include "profiler/collector/tree.h"
 #include "profiler/collector/waits.h"
 #include "profiler/region/check.h"
 
 #define BLOCKS_AT_LEAST 16u /* 256 KiB: what a deep stack takes; more comes when it is used */
 #define WAITS_BLOCKS                                                                                         \
     128u /* 2 MiB: threads that wait keep theirs until there are rules for all of their stacks */
-#define BLOCK_ROUNDS   50u         /* at first, blocks for the samples of so much of a second */
-#define MAPS_TRIES     3u          /* looks at the maps while libraries go */
-#define MAPS_BYTES_MAX (64u << 20) /* no program has so many mappings; what we were handed may be anything */
+#define BLOCK_ROUNDS    50u         /* at first, blocks for the samples of so much of a second */
+#define TICK_NS_LONGEST 10000000u   /* of a kernel at 100 Hz */
+#define MAPS_TRIES      3u          /* looks at the maps while libraries go */
+#define MAPS_BYTES_MAX  (64u << 20) /* no program has so many mappings; what we were handed may be anything */
 
 uint64_t now_mono_ns(void)
 {
@@ -38,7 +44,20 @@ bool process_has_samples(const struct process *p, int file)
 
 bool process_file_due(const struct process *p, int file)
 {
-    return p->files[file].path[0] != '\0' && (p->files[file].owns || process_has_samples(p, file));
+    return p->files[file].path[0] != '\0' && !p->files[file].in_tree &&
+           (p->files[file].owns || process_has_samples(p, file));
+}
+
+int process_files_trouble(const struct process *p, char *message, size_t size)
+{
+    for (int i = 0; i < FILES; i++) {
+        const struct target *t = &p->files[i];
+        if (t->error == 0)
+            continue;
+        snprintf(message, size, "cannot write %.*s: %s", 400, t->path, strerror(-t->error));
+        return t->error;
+    }
+    return 0;
 }
 
 /* Whether a process has another CLOCK_MONOTONIC than we have: it is in another time namespace. */
@@ -69,15 +88,22 @@ static const char *region_map(struct process *p, int fd)
         return why;
     p->hz = p->region->hz;
     p->period_ns = p->region->period_ns;
-    p->start_unix_ns = p->region->start_unix_ns;
+    p->start_unix_ns = p->session_unix_ns = p->region->start_unix_ns;
     p->start_mono_ns = p->region->start_mono_ns;
     p->foreign_clock = clock_is_foreign(p->pid);
     if (p->foreign_clock) /* just before it said hello */
         p->start_mono_ns = now_mono_ns();
+    p->birth_ns = p->start_mono_ns;
+    p->parent_pid = p->region->parent_pid;
     p->start_cpu_ns = p->region->start_cpu_ns;
     p->from_birth = p->region->from_birth != 0;
     p->depth = p->region->depth;
     p->debug = p->region->debug;
+    p->tick_ns = p->region->tick_ns <= TICK_NS_LONGEST ? p->region->tick_ns : TICK_NS_LONGEST;
+    int signal = p->region->signal;
+    p->signal = signal > 0 && signal <= SIGRTMAX && signal != SIGKILL && signal != SIGSTOP ? signal : 0;
+    p->ticks_wanted = p->region->ticks_wanted != 0;
+    p->waits_told = p->region->dump != 0;
     p->stubs = (struct stubs){p->region->stubs, p->region->stub_entries};
     p->barriers = p->region->barriers;
     /* Read again from shared memory: checked again. */
@@ -137,6 +163,25 @@ static const char *set_up(struct process *p, const int *fds)
     return NULL;
 }
 
+/* The process's own /proc/self/maps, which can be read whoever it becomes; where it has no /proc, ours of it. */
+static int maps_open(int given, int pidfd, pid_t pid)
+{
+    char path[32], byte;
+    struct pollfd end = {pidfd, POLLIN, 0};
+    if (read(given, &byte, 1) >= 0)
+        return given;
+    snprintf(path, sizeof path, "/proc/%d/maps", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && poll(&end, 1, 0) != 0) { /* it has ended, and its number may be another one's */
+        close(fd);
+        fd = -1;
+    }
+    if (fd < 0)
+        return given;
+    close(given);
+    return fd;
+}
+
 struct process *process_new(const struct stile__hello *hello, const int *fds, pid_t pid, const char **why)
 {
     struct process *p = calloc(1, sizeof *p);
@@ -149,7 +194,7 @@ struct process *process_new(const struct stile__hello *hello, const int *fds, pi
     p->pid = pid;
     p->own_pid = hello->pid;
     p->pidfd = fds[STILE__HELLO_FD_PIDFD];
-    p->maps_fd = fds[STILE__HELLO_FD_MAPS];
+    p->maps_fd = maps_open(fds[STILE__HELLO_FD_MAPS], p->pidfd, pid);
     *why = set_up(p, fds);
     close(fds[STILE__HELLO_FD_REGION]);
     if (*why != NULL) {
@@ -185,6 +230,10 @@ void process_free(struct process *p)
         process_free(piece);
     }
     free(p->trouble);
+    if (p->region != NULL) {
+        dump_free(p);
+        crash_free(p);
+    }
     if (p->region != NULL)
         munmap(p->region, p->region_size);
     unwinder_free(p->unwinder);
@@ -279,6 +328,12 @@ void process_maps_refresh(struct process *p)
     p->maps_cost_ns = p->maps_read_ns - start;
 }
 
+bool process_dead(const struct process *p)
+{
+    struct pollfd fd = {p->pidfd, POLLIN, 0};
+    return poll(&fd, 1, 0) == 1;
+}
+
 bool process_image_gone(const struct process *p)
 {
     char byte;
@@ -289,8 +344,10 @@ void process_end(struct process *p)
 {
     if (p->state != PROCESS_ACTIVE)
         return;
+    dump_thaw(p, "it has ended");
     if (p->damage == NULL)
         process_maps_refresh(p);
+    crash_gather(p);
     pieces_drain_last(p, now_mono_ns());
     if (p->damage == NULL && !p->toggles && !p->waits.alone) /* what went by while it was off is nobody's */
         process_settle(p);
@@ -330,8 +387,29 @@ static void message_set(struct process *p, const char *message)
     snprintf(p->region->message, sizeof p->region->message, "%s", message != NULL ? message : "");
 }
 
+struct told process_told(const struct process *p)
+{
+    struct stile__region *r = p->region;
+    if (r == NULL)
+        return p->tree_file->told;
+    struct told t = {
+        .perf_error = atomic_load_explicit(&r->perf_error, memory_order_relaxed),
+        .timer_error = atomic_load_explicit(&r->timer_error, memory_order_relaxed),
+        .threads_unsampled = atomic_load_explicit(&r->threads_unsampled, memory_order_relaxed),
+        .stale_signals = atomic_load_explicit(&r->stale_signals, memory_order_relaxed),
+        .signal_taken = atomic_load_explicit(&r->signal_taken, memory_order_relaxed) != 0,
+        .toggle_taken = atomic_load_explicit(&r->toggle_taken, memory_order_relaxed) != 0,
+        .barriers_state = atomic_load_explicit(&r->barriers_state, memory_order_relaxed),
+    };
+    for (int i = 0; i < STILE__CLOCK_KINDS; i++)
+        t.clocks[i] = atomic_load_explicit(&r->clocks[i], memory_order_relaxed);
+    return t;
+}
+
 void process_answer_finish(struct process *p, bool failed, const char *message)
 {
+    if (p->region == NULL) /* a tree's: who waits is told by tree.c */
+        return;
     uint32_t flushes = atomic_load_explicit(&p->region->flush_request, memory_order_acquire);
     message_set(p, message);
     /* Release: whoever sees the state sees the message and the file. */

@@ -36,8 +36,12 @@ struct thread_seen {
     uint64_t idle_ns;               /* of its life: it neither ran nor was ready to */
     double chance_ns2;              /* squares of what is booked of waits that were recorded by chance */
     bool clocked;                   /* all are known */
-    bool looked;                    /* idle_ns is of the look that is under way */
+    uint32_t last_node,
+        last_cuts; /* of its last sample: the place in the call tree that is after so many cuts */
+    bool has_last;
+    bool looked; /* idle_ns is of the look that is under way */
     struct mirror mirror;
+    uint32_t member; /* in a tree's profile: whose it is */
 };
 
 /* What became of barriers. */
@@ -70,9 +74,11 @@ enum { FILE_CPU, FILE_BLOCK, FILES };
 struct target {
     char path[PATH_MAX]; /* "": it is not wanted */
     char base[PATH_MAX]; /* the name without a number; "" unless the process is numbered */
-    bool owns;  /* the path is the one that the user named: a file is written even without a sample */
-    bool wrote; /* a file is there */
-    int error;  /* of the last time that it was written: 0 or -errno */
+    bool owns;    /* the path is the one that the user named: a file is written even without a sample */
+    bool in_tree; /* not written: it becomes a part of the tree's file, which the path names */
+    bool wrote;   /* a file is there */
+    int error;    /* of the last time that it was written: 0 or -errno; */
+    uint32_t lines_late; /* and places whose lines were left out then, since looking them up took too long */
 };
 
 /* The blocking profile of a process; see waits.h. All zero without one. */
@@ -95,6 +101,31 @@ struct waits {
     uint64_t generations, open;            /* looks at open waits, and what was told of them */
     uint64_t broken;                       /* looks that their threads broke off */
     uint64_t checks;                       /* of who owns the stack */
+};
+
+struct dump;
+
+/* Its crash; see crash.h. */
+struct crash {
+    char path[PATH_MAX]; /* where reports go, absolute; "": to no file */
+    bool is_command;     /* of a `stile record`, which says how it ended */
+    bool named;          /* the program was given names */
+    bool closed;         /* nothing more will be done */
+    bool end_known;
+    int wait_status;
+    char *text; /* the threads at its end, if it ended without a word; owned */
+    size_t n_text;
+    pid_t writer; /* fork that writes the file, 0 for none */
+};
+
+/* What a region tells beside samples. */
+struct told {
+    uint32_t clocks[STILE__CLOCK_KINDS]; /* threads, by what ticks for them */
+    int perf_error, timer_error;
+    uint32_t threads_unsampled;
+    uint64_t stale_signals;
+    bool signal_taken, toggle_taken;
+    uint32_t barriers_state;
 };
 
 enum process_state {
@@ -138,8 +169,11 @@ struct process {
     struct rule_table rules;
     int64_t learn_left_ns; /* what this drain may still spend on learning */
     uint64_t below_left;   /* kept frames that this round may still look up one by one; see stack_node */
-    uint32_t depth, debug, barriers; /* as the region had it when it was handed over */
-    struct stubs stubs;              /* the same */
+    uint32_t depth, debug, barriers; /* as the region had it when it was handed over, */
+    uint32_t tick_ns;
+    int signal;                    /* of the clocks; 0: none that may be sent */
+    bool ticks_wanted, waits_told; /* there are clocks; threads say so before they wait: the region's dump */
+    struct stubs stubs;            /* the same */
     struct barrier_totals barrier_totals;
     uint64_t frames_saved;                         /* that samples kept of earlier ones */
     uint64_t frames_by_rules, frames_by_libunwind; /* frames sampled, by who found them; */
@@ -180,6 +214,24 @@ struct process {
     struct target files[FILES];
     unsigned images; /* images that this pid has exec'd before this one */
     char command[4096];
+    pid_t parent_pid;         /* as the program saw it when it was born; 0: in another namespace */
+    bool seen_dead;           /* by the last round */
+    bool follows;             /* this image was exec'd by an earlier one that is known */
+    uint64_t birth_ns;        /* start_mono_ns of the first image that this process had */
+    uint64_t session_unix_ns; /* start of the session; start_unix_ns moves on with the pieces */
+    struct tree *
+        tree_file; /* of the structure that stands for the whole tree (see merge.h), else NULL: it has no region */
+    uint32_t tree_write; /* number of the tree's file that the program waits for, or 0 */
+
+    struct crash crash;
+    struct dump *dump;      /* under way, or NULL */
+    uint32_t dumps, dumped; /* so many were begun; the last dump_request that was served */
+    struct {                /* the stack that a thread gave before it asked for a dump */
+        char *text;         /* owned */
+        size_t n;
+        uint32_t tid;
+    } dump_own;
+    pid_t answering; /* fork that writes into the region's answer, 0 for none */
 
     pid_t writer; /* process that writes the file, 0 for none */
     struct batch *batch;
@@ -202,6 +254,9 @@ void process_maps_refresh(struct process *p);
 /* Whether a file is to be written with what there is: the one that the user named, and any that has samples. */
 bool process_file_due(const struct process *p, int file);
 bool process_has_samples(const struct process *p, int file);
+
+/* The error of the first of its files that could not be written the last time, and a line about it; 0 if there is none. */
+int process_files_trouble(const struct process *p, char *message, size_t size);
 
 /* Takes all records out of the rings into the call tree. */
 void process_drain(struct process *p);
@@ -226,8 +281,14 @@ void process_clock_read(struct process *p);
  * rest by its cause. */
 void process_settle(struct process *p);
 
+/* What its region tells now, or what is known of all processes of a tree. */
+struct told process_told(const struct process *p);
+
 /* What ticked for its threads, in words. */
 void process_clock_describe(const struct process *p, char *text, size_t size);
+
+/* The name of the process: that of its main thread, or the file that its command line begins with. comm: 17 bytes. */
+void process_comm(const struct process *p, char *comm);
 
 /* Makes `want` snapshot blocks ready, or as many as there can be. The collector populates them, so the program pays
  * nothing for it. */
@@ -235,6 +296,9 @@ void process_blocks_grow(struct process *p, uint32_t want);
 
 /* The last drain, when the program's end or wish is known. */
 void process_end(struct process *p);
+
+/* Whether the process has ended, all of its threads. */
+bool process_dead(const struct process *p);
 
 /* True if the image is gone though the process lives: it has exec'd. */
 bool process_image_gone(const struct process *p);

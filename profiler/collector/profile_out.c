@@ -11,28 +11,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "profiler/collector/tree.h"
 #include "profiler/collector/waits.h"
 
 /* What is known of one mapping while locations are made. */
 struct mapping_out {
     uint64_t id; /* in the profile; 0: not added yet */
-    struct stile__symbol_module *symbols;
     uint64_t locations, named, with_file, with_line;
     bool run_time_names; /* some of its code is named by the perf map */
+};
+
+/* What is known of code that no file has: of one process. */
+struct run_time_names {
+    struct perf_map map;
+    bool tried;          /* there is such code: the map was read, */
+    const char *trouble; /* or this is why not */
 };
 
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash != NULL && slash[1] != '\0' ? slash + 1 : path;
-}
-
-static struct stile__symbol_module *symbols_of(struct writer *w, struct module *m, const char *path)
-{
-    if (m->symbols == NULL)
-        m->symbols =
-            stile__symbolizer_module_open(w->symbolizer, path, m->elf.fd, m->elf.image, m->elf.image_size);
-    return m->symbols;
 }
 
 static int mapping_out(struct writer *w, uint32_t i)
@@ -46,10 +45,7 @@ static int mapping_out(struct writer *w, uint32_t i)
                                              .file_offset = m->offset,
                                              .filename = m->path[0] != '\0' ? m->path : "[anon]",
                                              .build_id = m->module != NULL ? m->module->elf.build_id : ""};
-    int err = stile__builder_mapping_add(w->builder, &b, &out->id);
-    if (err == 0 && m->module != NULL && w->symbolizer != NULL)
-        out->symbols = symbols_of(w, m->module, m->path);
-    return err;
+    return stile__builder_mapping_add(w->builder, &b, &out->id);
 }
 
 /* Code without a name is "module+0x<address in the file>": that of the function it is in, where the unwind tables
@@ -69,20 +65,27 @@ static bool has_code_file(const struct mapping *m)
     return m->module != NULL && m->module->elf.n_segments != 0;
 }
 
-/* The name of code that was compiled at run time, or NULL. */
-static const char *run_time_name(struct writer *w, uint64_t address)
+/* The name of code that a process (of a tree: which) compiled at run time, by its address there, or NULL. */
+static const char *run_time_name(struct writer *w, uint32_t member, uint64_t address)
 {
-    if (w->symbolizer == NULL) /* what broke it may have been this */
+    if (w->names == NULL) /* what broke it may have been this */
         return NULL;
-    if (!w->perf_map_tried)
-        w->perf_map_trouble = perf_map_read(&w->perf_map, w->whole);
-    w->perf_map_tried = true;
-    return perf_map_find(&w->perf_map, address);
+    struct run_time_names *names = &w->run_time[member];
+    const struct tree *tree = w->whole->tree_file;
+    if (!names->tried) {
+        const struct perf_map_owner owner =
+            tree != NULL ? tree->members[member].owner : perf_map_owner(w->whole);
+        names->trouble = perf_map_read(&names->map, &owner);
+        names->tried = true;
+    }
+    return perf_map_find(&names->map, address);
 }
 
 /* whole: of a function, not of what is inlined where its code begins. */
-static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, bool whole, uint64_t *id)
+static int location_in_mapping(struct writer *w, uint32_t node, bool whole, uint64_t *id)
 {
+    const uint32_t i = w->tree->nodes[node].mapping;
+    const uint64_t address = w->tree->nodes[node].address;
     const struct mapping *m = &w->whole->mappings.all[i];
     struct mapping_out *out = &w->mappings[i];
     const struct stile__symbol_frame *frames = NULL;
@@ -92,9 +95,7 @@ static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, b
     int err = mapping_out(w, i);
     if (err != 0)
         return err;
-    size_t n = out->symbols == NULL
-                   ? 0
-                   : stile__symbolizer_frames(out->symbols, address - m->start + m->offset, &frames);
+    size_t n = w->names == NULL ? 0 : look_up_frames(w->names, node, &frames);
     if (whole && n > 1) {
         frames += n - 1;
         n = 1;
@@ -113,7 +114,7 @@ static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, b
     out->with_file += has_file;
     out->with_line += has_line;
     if (n == 0) {
-        const char *name = has_code_file(m) ? NULL : run_time_name(w, address);
+        const char *name = has_code_file(m) ? NULL : run_time_name(w, m->member, address - m->moved);
         out->run_time_names = out->run_time_names || name != NULL;
         if (name == NULL) {
             line_unnamed(m, address, unnamed, sizeof unnamed);
@@ -122,6 +123,21 @@ static int location_in_mapping(struct writer *w, uint32_t i, uint64_t address, b
         lines[n++] = (struct stile__builder_line){name, name, "", 0, 0};
     }
     return stile__builder_location_add(w->builder, out->id, address, lines, n, id);
+}
+
+/* What a node is called that has no address, or NULL. */
+static const char *place_name(uint32_t mapping)
+{
+    switch (mapping) {
+    case CALL_TREE_KERNEL:
+        return STILE__KERNEL_NAME;
+    case CALL_TREE_ELSEWHERE:
+        return WAITS_ELSEWHERE_NAME;
+    case CALL_TREE_UNPROFILED:
+        return TREE_UNPROFILED_NAME;
+    default:
+        return NULL;
+    }
 }
 
 static int location_of(struct writer *w, uint32_t node, bool leaf, uint64_t *id)
@@ -137,19 +153,19 @@ static int location_of(struct writer *w, uint32_t node, bool leaf, uint64_t *id)
         const char *reason = stile__reason_name((enum stile__reason)n->address);
         const struct stile__builder_line line = {reason, reason, "", 0, 0};
         err = stile__builder_location_add(w->builder, 0, 0, &line, 1, id);
-    } else if (n->mapping == CALL_TREE_KERNEL || n->mapping == CALL_TREE_ELSEWHERE) {
-        const char *what = n->mapping == CALL_TREE_KERNEL ? STILE__KERNEL_NAME : WAITS_ELSEWHERE_NAME;
+    } else if (place_name(n->mapping) != NULL) {
+        const char *what = place_name(n->mapping);
         const struct stile__builder_line line = {what, what, "", 0, 0};
         err = stile__builder_location_add(w->builder, 0, 0, &line, 1, id);
     } else if (n->mapping == MAPPING_NONE) {
-        const char *known = run_time_name(w, n->address);
+        const char *known = w->whole->tree_file != NULL ? NULL : run_time_name(w, 0, n->address);
         snprintf(name, sizeof name, "0x%" PRIx64, n->address);
         if (known == NULL)
             known = name;
         const struct stile__builder_line line = {known, known, "", 0, 0};
         err = stile__builder_location_add(w->builder, 0, n->address, &line, 1, id);
     } else {
-        err = location_in_mapping(w, n->mapping, n->address, leaf && w->leaves_are_functions, id);
+        err = location_in_mapping(w, node, leaf && w->leaves_are_functions, id);
     }
     w->node_location[node] = *id;
     return err;
@@ -174,24 +190,117 @@ static int stack_out(struct writer *w, uint32_t leaf, uint64_t **ids, size_t *ca
     return 0;
 }
 
+static int thread_order(const void *a, const void *b, void *threads)
+{
+    const struct thread_seen *all = threads;
+    const uint32_t i = *(const uint32_t *)a, k = *(const uint32_t *)b;
+    if (all[i].tid != all[k].tid)
+        return all[i].tid < all[k].tid ? -1 : 1;
+    int names = strcmp(all[i].comm, all[k].comm);
+    return names != 0 ? names : i < k ? -1 : 1;
+}
+
+/* For each thread the first one that has the same labels: ids are used again. Returns whether there are any such. */
+static bool threads_alike(const struct process *p, uint32_t *order, uint32_t *first)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < p->n_threads; i++)
+        order[i] = i;
+    qsort_r(order, p->n_threads, sizeof *order, thread_order, p->threads);
+    for (uint32_t i = 0; i < p->n_threads; i++) {
+        const struct thread_seen *t = &p->threads[order[i]],
+                                 *last = i != 0 ? &p->threads[order[i - 1]] : NULL;
+        const bool alike = last != NULL && last->tid == t->tid && strcmp(last->comm, t->comm) == 0;
+        first[order[i]] = alike ? first[order[i - 1]] : order[i];
+        any = any || alike;
+    }
+    return any;
+}
+
+static int sample_order(const void *a, const void *b)
+{
+    const struct call_sample *s = a, *t = b;
+    if (s->thread != t->thread)
+        return s->thread < t->thread ? -1 : 1;
+    if (s->node != t->node)
+        return s->node < t->node ? -1 : 1;
+    return s->label != t->label ? (s->label < t->label ? -1 : 1) : 0;
+}
+
+/* A copy of the samples, in which threads with the same labels are one. Returns how many there are. */
+static uint32_t samples_join(const struct call_tree *t, const uint32_t *first, struct call_sample *to)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->n_samples; i++) {
+        to[i] = t->samples[i];
+        to[i].thread = first[to[i].thread];
+    }
+    qsort(to, t->n_samples, sizeof *to, sample_order);
+    for (uint32_t i = 0; i < t->n_samples; i++) {
+        if (n != 0 && sample_order(&to[n - 1], &to[i]) == 0) {
+            to[n - 1].ticks += to[i].ticks;
+            to[n - 1].ns += to[i].ns;
+        } else {
+            to[n++] = to[i];
+        }
+    }
+    return n;
+}
+
+/* The tree's samples as they are written: no two have the same stack and labels. *joined is to be freed. 0 or -ENOMEM. */
+static int samples_of(const struct writer *w, struct call_sample **joined, const struct call_sample **samples,
+                      uint32_t *n)
+{
+    const struct call_tree *t = w->tree;
+    const size_t threads = w->whole->n_threads;
+    uint32_t *indices = malloc((2 * threads + 1) * sizeof *indices);
+    int err = indices != NULL ? 0 : -ENOMEM;
+
+    *joined = NULL;
+    *samples = t->samples;
+    *n = t->n_samples;
+    if (w->whole->tree_file == NULL && /* there they are joined already, and others may have their labels */
+        err == 0 && t->n_samples != 0 && threads_alike(w->whole, indices, indices + threads)) {
+        *samples = *joined = malloc(t->n_samples * sizeof **joined);
+        if (*joined != NULL)
+            *n = samples_join(t, indices + threads, *joined);
+        else
+            err = -ENOMEM;
+    }
+    free(indices);
+    return err;
+}
+
 int writer_samples_out(struct writer *w,
                        size_t (*label_more)(const struct call_sample *s, struct stile__builder_label *to))
 {
+    const struct call_sample *samples;
+    struct call_sample *joined;
     uint64_t *ids = NULL;
+    uint32_t n_samples;
     size_t cap = 0, n;
-    int err = 0;
-    for (uint32_t i = 0; i < w->tree->n_samples && err == 0; i++) {
-        const struct call_sample *s = &w->tree->samples[i];
+    int err = samples_of(w, &joined, &samples, &n_samples);
+    for (uint32_t i = 0; i < n_samples && err == 0; i++) {
+        const struct call_sample *s = &samples[i];
         const struct thread_seen *t = &w->whole->threads[s->thread];
-        struct stile__builder_label labels[3 + WRITER_LABELS_MORE] = {{.key = "thread", .str = t->comm},
+        const struct tree *tree = w->whole->tree_file;
+        struct stile__builder_label labels[4 + WRITER_LABELS_MORE] = {{.key = "thread", .str = t->comm},
                                                                       {.key = "tid", .num = t->tid},
                                                                       {.key = "pid", .num = w->p->own_pid}};
         const int64_t values[] = {(int64_t)s->ticks, (int64_t)s->ns};
-        size_t n_labels = 3 + (label_more != NULL ? label_more(s, labels + 3) : 0);
+        size_t n_labels = 3;
+        if (tree != NULL) {
+            labels[2].num = tree->members[t->member].owner.own_pid;
+            labels[n_labels++] =
+                (struct stile__builder_label){.key = "comm", .str = tree->members[t->member].comm};
+        }
+        if (label_more != NULL)
+            n_labels += label_more(s, labels + n_labels);
         err = stack_out(w, s->node, &ids, &cap, &n);
         if (err == 0)
             err = stile__builder_sample_add(w->builder, ids, n, values, labels, n_labels);
     }
+    free(joined);
     free(ids);
     return err;
 }
@@ -209,7 +318,7 @@ int writer_flags_out(struct writer *w)
                 return err;
             continue;
         }
-        if (m->id == 0 || m->symbols == NULL || !stile__symbolizer_coverage(m->symbols).debug_info)
+        if (m->id == 0 || w->names == NULL || !look_up_has_debug_info(w->names, i))
             continue;
         bool all = m->named != 0;
         int err =
@@ -236,14 +345,26 @@ int writer_comment(struct writer *w, const char *format, ...)
 
 void writer_names_comment(struct writer *w)
 {
-    if (w->perf_map_trouble != NULL)
-        writer_comment(w, "names of run-time code: /tmp/perf-%d.map left out: %s", w->p->own_pid,
-                       w->perf_map_trouble);
-    else if (w->perf_map.lines != 0)
-        writer_comment(w, "names of run-time code: %u lines of /tmp/perf-%d.map, %u skipped",
-                       w->perf_map.lines, w->p->own_pid, w->perf_map.skipped);
-    if (w->symbolizer == NULL)
+    const struct tree *tree = w->whole->tree_file;
+    for (uint32_t i = 0; i < w->n_run_time; i++) {
+        const struct run_time_names *names = &w->run_time[i];
+        int pid = tree != NULL ? tree->members[i].owner.own_pid : w->p->own_pid;
+        if (names->trouble != NULL)
+            writer_comment(w, "names of run-time code: /tmp/perf-%d.map left out: %s", pid, names->trouble);
+        else if (names->map.lines != 0)
+            writer_comment(w, "names of run-time code: %u lines of /tmp/perf-%d.map, %u skipped",
+                           names->map.lines, pid, names->map.skipped);
+    }
+    if (w->names == NULL) {
         writer_comment(w, "names: left out, since looking them up failed");
+        return;
+    }
+    const struct look_up_late late = look_up_late_of(w->names);
+    if (late.lines != 0)
+        writer_comment(w,
+                       "names: time was up; lines and inlined functions are left out for %" PRIu32
+                       " of %" PRIu32 " places, and names for %" PRIu32 " of them",
+                       late.lines, late.places, late.nameless);
 }
 
 int writer_head_out(struct writer *w, const char *const types[2][2], const char *const period[2],
@@ -295,26 +416,28 @@ static int file_out(struct stile__builder *b, const char *path)
 int writer_run(struct writer *w, const struct process *p, const struct call_tree *tree, const char *path,
                bool named, int (*fill)(struct writer *))
 {
-    static struct stile__symbolizer *symbolizer; /* a writer process ends when its files are written */
     int err = -ENOMEM;
 
     *w = (struct writer){.p = p, .whole = p->origin != NULL ? p->origin : p, .tree = tree};
     w->builder = stile__builder_new();
-    if (named && symbolizer == NULL)
-        symbolizer = stile__symbolizer_new();
-    w->symbolizer = named ? symbolizer : NULL;
+    w->names = named ? look_up_new(&w->whole->mappings, tree) : NULL;
     w->mappings = calloc(w->whole->mappings.n_all + 1, sizeof *w->mappings);
     w->node_location = calloc(tree->n_nodes + 1, sizeof *w->node_location);
-    if (w->builder == NULL || (named && w->symbolizer == NULL) || w->mappings == NULL ||
+    w->n_run_time = w->whole->tree_file != NULL ? w->whole->tree_file->n_members : 1;
+    w->run_time = calloc(w->n_run_time + 1, sizeof *w->run_time);
+    if (w->builder == NULL || w->run_time == NULL || (named && w->names == NULL) || w->mappings == NULL ||
         w->node_location == NULL)
         goto out;
     err = fill(w);
     if (err == 0)
         err = file_out(w->builder, path);
 out:
+    look_up_free(w->names);
     free(w->node_location);
     free(w->mappings);
-    perf_map_free(&w->perf_map);
+    for (uint32_t i = 0; w->run_time != NULL && i < w->n_run_time; i++)
+        perf_map_free(&w->run_time[i].map);
+    free(w->run_time);
     stile__builder_free(w->builder);
     return err;
 }

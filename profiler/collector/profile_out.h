@@ -7,25 +7,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "profiler/collector/look_up.h"
 #include "profiler/collector/perf_map.h"
 #include "profiler/collector/process.h"
 #include "proto/builder.h"
-#include "proto/symbolizer.h"
 
-#define WRITER_LABELS_MORE 1u /* that a kind of profile adds to a sample */
+#define WRITER_LABELS_MORE 1u /* that a kind of profile adds to those that all have */
 
 struct mapping_out;
+struct run_time_names;
 
 struct writer {
     const struct process *p;
-    const struct process *whole; /* that it is a piece of, or itself: threads, mappings, region */
+    const struct process *whole; /* that it is a piece of, or itself: threads, mappings, what is told of it */
     const struct call_tree *tree;
     bool leaves_are_functions; /* the leaf's address is where the function begins */
     struct stile__builder *builder;
-    struct stile__symbolizer *symbolizer; /* NULL: without names */
-    struct perf_map perf_map;             /* names of code that no module has */
-    bool perf_map_tried;                  /* there is such code: the map was read, */
-    const char *perf_map_trouble;         /* or this is why not */
+    struct look_up *names;           /* NULL: without any */
+    struct run_time_names *run_time; /* of the process, or of each member of the tree */
+    uint32_t n_run_time;
     struct mapping_out *mappings;
     uint64_t *node_location; /* per call tree node; 0: none yet */
 };

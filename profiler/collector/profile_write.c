@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "profiler/collector/profile_out.h"
+#include "profiler/collector/tree.h"
 #include "profiler/region/signal_name.h"
 
 /* Every reason is named, with its count, so that "none" is a statement. */
@@ -59,9 +60,12 @@ static void barriers_out(struct writer *w)
 
     if (whole->barriers == STILE__BARRIERS_OFF)
         return;
-    char off[VET_NAME + 96];
-    vet_describe(&whole->vetting, atomic_load_explicit(&whole->region->barriers_state, memory_order_relaxed),
-                 off, sizeof off);
+    char off[VET_NAME + 96] = "";
+    if (whole->tree_file == NULL)
+        vet_describe(&whole->vetting, process_told(whole).barriers_state, off, sizeof off);
+    else if (whole->tree_file->no_barriers != 0)
+        snprintf(off, sizeof off, "in %u of %u program images", whole->tree_file->no_barriers,
+                 whole->tree_file->n_members);
     writer_comment(w,
                    "stack barriers: %s;%s%s%s placed %" PRIu64 ", hit %" PRIu64 ", retired %" PRIu64
                    ", restored %" PRIu64 "; frames saved %" PRIu64 " of %" PRIu64
@@ -75,12 +79,15 @@ static void barriers_out(struct writer *w)
 static void comments_out(struct writer *w)
 {
     const struct process *p = w->p, *whole = w->whole;
-    struct stile__region *r = whole->region;
+    const struct tree *tree = whole->tree_file;
+    const struct told told = process_told(whole);
     char name[STILE__SIGNAL_NAME_MAX];
     double seconds = (double)p->cpu_ns / 1e9;
 
     writer_comment(w, "stile %s", STILE_VERSION);
     writer_comment(w, "command: %s", whole->command);
+    if (tree != NULL)
+        writer_comment(w, "processes: %u, by the labels pid and comm", tree->n_processes);
     char clock[256];
     process_clock_describe(whole, clock, sizeof clock);
     writer_comment(w, "clock: %s", clock);
@@ -91,29 +98,33 @@ static void comments_out(struct writer *w)
     reasons_out(w);
     writer_comment(w, "in the kernel: %.3f s", (double)p->kernel_ns / 1e9);
     writer_comment(w, "threads: %u sampled, %u without a slot, %u without a clock", whole->n_threads,
-                   atomic_load_explicit(&r->threads_unsampled, memory_order_relaxed),
-                   atomic_load_explicit(&r->clocks[STILE__CLOCK_NONE], memory_order_relaxed));
+                   told.threads_unsampled, told.clocks[STILE__CLOCK_NONE]);
     walk_out(w);
     barriers_out(w);
-    writer_comment(w, "stale signals: %" PRIu64,
-                   atomic_load_explicit(&r->stale_signals, memory_order_relaxed));
+    writer_comment(w, "stale signals: %" PRIu64, told.stale_signals);
     if (whole->toggles)
         writer_comment(w, "late: %" PRIu64 " ticks came after their piece was written", whole->late_ticks);
-    if (atomic_load_explicit(&r->signal_taken, memory_order_relaxed) != 0)
+    if (told.signal_taken && tree == NULL)
         writer_comment(
             w,
             "the program set a handler of its own for %s; samples end there; PROFILE_SIGNAL=NAME chooses "
             "another signal",
-            stile__signal_name(r->signal, name, sizeof name));
-    if (atomic_load_explicit(&r->toggle_taken, memory_order_relaxed) != 0)
+            stile__signal_name(whole->region->signal, name, sizeof name));
+    if (told.signal_taken && tree != NULL)
+        writer_comment(w,
+                       "a process set a handler of its own for its profile's signal; its samples end there; "
+                       "PROFILE_SIGNAL=NAME chooses another signal");
+    if (told.toggle_taken)
         writer_comment(
             w,
             "the program set a handler of its own for %s; sampling was neither started nor stopped after "
             "that; "
             "PROFILE_TOGGLE=NAME chooses another signal",
-            stile__signal_name(r->toggle, name, sizeof name));
+            stile__signal_name(whole->region->toggle, name, sizeof name));
     if (whole->damage != NULL)
         writer_comment(w, "damaged: %s; samples end there", whole->damage);
+    if (tree != NULL && tree->damaged != 0)
+        writer_comment(w, "damaged: the regions of %u processes; their samples end there", tree->damaged);
     writer_names_comment(w);
 }
 

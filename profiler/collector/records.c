@@ -330,6 +330,9 @@ void record_add(struct process *p, uint32_t thread, const struct stile__record *
     uint64_t ticks = r->ticks, ns = ticks * p->period_ns;
     if (p->damage == NULL && ns <= TICK_NS_MAX && !more_than_there_is(p, ns)) {
         uint32_t node = stack_node(p, m, kept, n, &reason);
+        p->threads[thread].last_node = node;
+        p->threads[thread].last_cuts = p->cuts;
+        p->threads[thread].has_last = true;
         weight_add(p, thread, node, reason, (r->flags & STILE__IN_KERNEL) != 0, ticks, ns);
     }
     p->mappings.view = &p->mappings.now;
@@ -355,6 +358,19 @@ uint32_t record_stack_node(struct process *p, const struct stile__record *r, str
     uint32_t node = frames_below(p, t, reason_node(t, s->reason), frames, n);
     p->mappings.view = &p->mappings.now;
     return node;
+}
+
+const uint64_t *record_stack_frames(struct process *p, const struct stile__record *r, uint64_t leaf,
+                                    struct stack *s)
+{
+    bool known = mappings_view(&p->mappings, r->unloads);
+    if (r->kind == STILE__RECORD_SNAPSHOT)
+        s->kept = snapshot_walk(p, &s->snapshot, known, 0, &s->n, &s->reason);
+    s->n = astray_cut(p, s, s->n);
+    if (leaf != 0 && s->n != 0)
+        frames[0] = leaf;
+    p->mappings.view = &p->mappings.now;
+    return frames;
 }
 
 void record_drop(struct process *p, uint32_t thread, const struct stile__record *r)

@@ -31,6 +31,11 @@ bool record_stack_copy(struct process *p, const struct stile__record *r, bool gi
 uint32_t record_stack_node(struct process *p, const struct stile__record *r, struct call_tree *t,
                            uint64_t leaf, struct stack *s);
 
+/* Instead of the second step, for stacks that are only shown: they are in no tree and in no count. The frames, leaf first, are
+ * valid until the next record is copied. leaf: 0, or what the leaf is shown as. */
+const uint64_t *record_stack_frames(struct process *p, const struct stile__record *r, uint64_t leaf,
+                                    struct stack *s);
+
 /* Takes a tick that came after the piece that it belongs to was stopped: counted, its blocks given back. */
 void record_drop(struct process *p, uint32_t thread, const struct stile__record *r);
 

@@ -154,6 +154,7 @@ void rule_table_open(struct rule_table *t, struct stile__region *region, struct 
 {
     memset(t, 0, sizeof *t);
     t->region = region;
+    t->function_ns = FUNCTION_NS;
     if (size.rule_pages == 0)
         return;
     struct stile__rules *rules = stile__region_rules(region, size);
@@ -219,6 +220,8 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
     vet_mapping(t->vetting, m);
     if (mod->learned == NULL && (mod->learned = learned_new(&mod->elf)) == NULL)
         return;
+    if (mod->vetted != STILE__BARRIERS_UNVETTED && mod->vetted != STILE__BARRIERS_GO)
+        learned_barriers_forbid(mod->learned);
     bool covered = elf_file_entry(&mod->elf, vaddr, &start, &end);
     if (!covered || vaddr - start > FUNCTION_BYTES)
         start = covered ? vaddr - FUNCTION_BYTES : vaddr;
@@ -227,7 +230,7 @@ static void file_learn(struct rule_table *t, const struct mapping *m, uint64_t a
     const uint64_t began = now_mono_ns();
     block_learn(t, m, vaddr & ~(BLOCK - 1));
     /* By numbers of blocks: a file may claim the last addresses there are. What takes long comes later, too. */
-    for (uint64_t n = start / BLOCK; n <= (end - 1) / BLOCK && now_mono_ns() - began < FUNCTION_NS; n++)
+    for (uint64_t n = start / BLOCK; n <= (end - 1) / BLOCK && now_mono_ns() - began < t->function_ns; n++)
         block_learn(t, m, n * BLOCK);
     later_add(t, address);
 }

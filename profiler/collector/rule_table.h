@@ -26,6 +26,7 @@ struct rule_table {
     struct stile__id_table by_rule, by_rows;
     uint64_t later[RULE_TABLE_LATER]; /* addresses around which more is to be learned; a ring */
     uint32_t n_later, later_done, later_blocks;
+    uint64_t function_ns; /* what a function may take at once; the rest of it comes later */
 };
 
 /* Opens the table of a region and fills in what is known of the files of these mappings, which are as of `unloads`. It

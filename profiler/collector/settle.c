@@ -80,18 +80,30 @@ static void threads_settle(struct process *p)
     free(best);
 }
 
-/* A process of which no thread was ever seen to tick has its main thread all the same. */
-static bool main_thread_add(struct process *p)
+void process_comm(const struct process *p, char *comm)
 {
     size_t len = strcspn(p->command, " ");
     const char *slash = memrchr(p->command, '/', len), *name = slash != NULL ? slash + 1 : p->command;
+    size_t size = sizeof((struct thread_seen *)0)->comm;
+
+    for (uint32_t t = 0; t < p->n_threads; t++)
+        if (p->threads[t].tid == (uint32_t)p->own_pid) {
+            memcpy(comm, p->threads[t].comm, size);
+            return;
+        }
+    snprintf(comm, size, "%.*s", (int)(p->command + len - name), name);
+    if (comm[0] == '\0')
+        snprintf(comm, size, "main");
+}
+
+/* A process of which no thread was ever seen to tick has its main thread all the same. */
+static bool main_thread_add(struct process *p)
+{
     struct thread_seen *t = calloc(1, sizeof *t);
     if (t == NULL)
         return false;
     t->tid = (uint32_t)p->own_pid;
-    snprintf(t->comm, sizeof t->comm, "%.*s", (int)(p->command + len - name), name);
-    if (t->comm[0] == '\0')
-        snprintf(t->comm, sizeof t->comm, "main");
+    process_comm(p, t->comm);
     p->threads = t;
     p->n_threads = p->cap_threads = 1;
     return true;
@@ -182,7 +194,7 @@ void process_settle(struct process *p)
     uint64_t rest = all > base + booked ? all - base - booked : 0;
     /* Threads that were killed kept what they had used since the kernel's last tick, and dying takes time, too. */
     bool killed = atomic_load_explicit(&p->region->end_cpu_ns, memory_order_relaxed) == 0;
-    uint64_t known = p->threads_ended * TEARDOWN_NS + live * 2 * p->region->tick_ns + (killed ? DEATH_NS : 0);
+    uint64_t known = p->threads_ended * TEARDOWN_NS + live * 2 * p->tick_ns + (killed ? DEATH_NS : 0);
     uint64_t ends = rest < known ? rest : known;
     /* Those that were never seen to tick have only their ends counted. */
     uint64_t shorts = p->n_threads - exact + (p->threads_ended > ended ? p->threads_ended - ended : 0);

@@ -186,10 +186,10 @@ static void violated(struct process *p, const struct stile__slot *slot, uint64_t
     syscall(SYS_pidfd_send_signal, p->pidfd, SIGABRT, NULL, 0);
 }
 
-/* PROFILE_DEBUG=checkstackownership: whether the reader that has set `seen` still owns what the thread left. A thread that
- * has waited for it long enough takes the word by force, and counts on: that is no violation, and what was read is void. */
-static bool owned(struct process *p, const struct stile__slot *slot, uint64_t seen,
-                  const struct stile__left *page)
+/* A thread that has waited for its reader long enough takes the word by force, and counts on: that is no violation, and what
+ * was read is void. */
+bool waits_owned(struct process *p, const struct stile__slot *slot, uint64_t seen,
+                 const struct stile__left *page)
 {
     if ((p->debug & STILE__DEBUG_OWNERSHIP) == 0)
         return true;
@@ -284,7 +284,7 @@ void waits_left_read(struct process *p, uint32_t i, uint64_t seen)
     uint32_t thread = process_thread_of(p, i);
     struct open o = {0};
 
-    if (!owned(p, slot, seen, page))
+    if (!waits_owned(p, slot, seen, page))
         return;
     if (thread != UINT32_MAX)
         open_read(p, i, seen, page, &o);

@@ -34,6 +34,11 @@ void waits_look(struct process *p, bool now);
 /* Reads and books what the thread of slot i has left. The caller has its scan bit: `seen`, which is given back. */
 void waits_left_read(struct process *p, uint32_t i, uint64_t seen);
 
+/* PROFILE_DEBUG=checkstackownership: whether the reader that has set `seen` still owns what the thread left in its page. If
+ * nobody does, it has lost it by force. A violation is damage, and the end of the program. */
+bool waits_owned(struct process *p, const struct stile__slot *slot, uint64_t seen,
+                 const struct stile__left *page);
+
 /* Adds weight under a label (enum stile__wait_reason, STILE__WAIT_WAKES; 0: why is not known). */
 void waits_book(struct process *p, uint32_t thread, uint32_t node, enum stile__reason reason, uint32_t label,
                 uint64_t n, uint64_t ns);

@@ -12,10 +12,14 @@
 #include <unistd.h>
 
 #include "profiler/collector/block_write.h"
+#include "profiler/collector/look_up.h"
 #include "profiler/collector/profile_write.h"
+#include "profiler/collector/tree.h"
 
 #define BATCH_MAX   64u /* files that one writer writes, sharing what it has looked up */
 #define WRITERS_MAX 2u  /* at once: the program wants its processors, too */
+#define NAMES_NS                                                                                             \
+    1750000000ull /* for looking names up: a file comes without those that take longer, within two seconds */
 #define WRITER_NS_MAX                                                                                        \
     60000000000ull /* a writer that is still looking for names then is ended and goes without */
 
@@ -28,7 +32,11 @@ struct batch {
     bool reaped;
     unsigned members;
     _Atomic int results[BATCH_MAX][FILES];
+    uint32_t lines_late[BATCH_MAX][FILES]; /* written before the result: see struct target */
 };
+
+/* Where there is no memory for another one: no fork can tell through it, so it is for what is written here. One at a time. */
+static struct batch spare;
 
 unsigned writers_running(void)
 {
@@ -42,7 +50,8 @@ static bool any_due(const struct process *p)
 
 static bool awaited(const struct process *p)
 {
-    return p->origin == NULL && atomic_load_explicit(&p->region->finish_request, memory_order_relaxed) != 0;
+    return p->origin == NULL && p->region != NULL &&
+           atomic_load_explicit(&p->region->finish_request, memory_order_relaxed) != 0;
 }
 
 /* A flush of what a piece was cut from writes to the same name: it has to be there first. And a process is not done
@@ -57,13 +66,15 @@ static bool must_wait(const struct process *p)
 #define NOT_DUE (-1) /* as a result */
 
 /* The files of one member that are due; a flush has all that are wanted. A result for each. */
-static void files_write(const struct process *p, bool named, _Atomic int *results)
+static void files_write(const struct process *p, bool named, _Atomic int *results, uint32_t *lines_late)
 {
     static int (*const write_out[FILES])(const struct process *, const char *,
                                          bool) = {[FILE_CPU] = profile_write, [FILE_BLOCK] = block_write};
     for (int k = 0; k < FILES; k++) {
         bool due = p->writer_final ? process_file_due(p, k) : p->files[k].path[0] != '\0';
+        uint32_t late = look_up_lines_late();
         int result = due ? 1 - write_out[k](p, p->files[k].path, named) : NOT_DUE;
+        lines_late[k] = look_up_lines_late() - late;
         atomic_store_explicit(&results[k], result,
                               memory_order_release); /* pairs with results_there's load */
     }
@@ -71,8 +82,11 @@ static void files_write(const struct process *p, bool named, _Atomic int *result
 
 static void writer_main(struct process **members, unsigned n, struct batch *b)
 {
+    look_up_until(now_mono_ns() + NAMES_NS);
+    if (members[0]->tree_file != NULL)
+        tree_complete();
     for (unsigned i = 0; i < n; i++)
-        files_write(members[i], !members[i]->writer_unnamed, b->results[i]);
+        files_write(members[i], !members[i]->writer_unnamed, b->results[i], b->lines_late[i]);
     _exit(0);
 }
 
@@ -80,7 +94,7 @@ static void writer_main(struct process **members, unsigned n, struct batch *b)
 static void write_here(struct process **members, unsigned n, struct batch *b)
 {
     for (unsigned i = 0; i < n; i++)
-        files_write(members[i], false, b->results[i]);
+        files_write(members[i], false, b->results[i], b->lines_late[i]);
     b->reaped = true;
 }
 
@@ -88,8 +102,13 @@ static void writer_fork(struct process **members, unsigned n, bool final)
 {
     struct batch *b =
         mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0); /* zeroed */
-    if (b == MAP_FAILED)
+    bool alone = b == MAP_FAILED;
+    if (alone && spare.members != 0)
         return; /* tried again in the next round */
+    if (alone) {
+        b = &spare;
+        memset(b, 0, sizeof *b);
+    }
     b->members = n;
     for (unsigned i = 0; i < n; i++) {
         struct process *p = members[i];
@@ -102,7 +121,7 @@ static void writer_fork(struct process **members, unsigned n, bool final)
         else
             p->flush_writing = p->flush_wanted;
     }
-    pid_t pid = fork();
+    pid_t pid = alone ? -1 : fork();
     if (pid == 0)
         writer_main(members, n, b);
     b->pid = pid; /* by the collector only: this memory is the writer's, too */
@@ -117,6 +136,10 @@ static void writer_fork(struct process **members, unsigned n, bool final)
 void writer_start_due(struct process *p)
 {
     /* Somebody waits for the file of a process that asked for it: that one goes first. */
+    if (tree_has(p)) {
+        tree_start_due(p);
+        return;
+    }
     if (p->writer != 0 || must_wait(p) || (running >= WRITERS_MAX && !awaited(p)))
         return;
     if (p->state == PROCESS_ENDED && !any_due(p)) {
@@ -140,7 +163,8 @@ void writers_start_due(struct process *list)
     if (running >= WRITERS_MAX)
         return;
     for (struct process *p = list; p != NULL && n < BATCH_MAX; p = p->next)
-        if (p->state == PROCESS_ENDED && p->writer == 0 && p->writer_tries == 0 && !must_wait(p))
+        if (p->state == PROCESS_ENDED && !tree_has(p) && p->writer == 0 && p->writer_tries == 0 &&
+            !must_wait(p))
             members[n++] = p;
     if (n != 0)
         writer_fork(members, n, true);
@@ -167,7 +191,8 @@ static void batch_leave(struct process *p)
         waitpid(b->pid, NULL, 0);
         running--;
     }
-    munmap(b, sizeof *b);
+    if (b != &spare)
+        munmap(b, sizeof *b);
 }
 
 /* The writer ended before this file was done: of a broken debug file, perhaps, so it is tried alone, and then without
@@ -206,6 +231,7 @@ static int results_take(struct process *p, char *message, size_t size)
         if (result == NOT_DUE || t->path[0] == '\0')
             continue;
         t->error = result != 0 ? 1 - result : -EIO;
+        t->lines_late = result != 0 ? p->batch->lines_late[p->batch_index][k] : 0;
         t->wrote = t->wrote || t->error == 0;
         if (t->error == 0 || first != 0)
             continue;
@@ -236,7 +262,6 @@ bool writer_check(struct process *p, int *error)
     if (p->writer_final && p->pieces_open != 0)
         return false; /* who waits for the file waits for all of them */
     int err = results_take(p, message, sizeof message);
-    batch_leave(p);
     if (p->origin != NULL && err != 0 && p->origin->trouble == NULL)
         p->origin->trouble = strdup(message);
     if (p->origin == NULL && p->writer_final && err == 0 && p->trouble != NULL)
@@ -246,8 +271,9 @@ bool writer_check(struct process *p, int *error)
             process_answer_finish(p, message[0] != '\0', message);
         p->state = PROCESS_DONE;
         *error = err;
-        return true;
+    } else {
+        process_answer_flush(p, p->flush_writing, message);
     }
-    process_answer_flush(p, p->flush_writing, message);
-    return false;
+    batch_leave(p); /* waits for the writer, which may have much memory to give back: the program does not */
+    return p->writer_final;
 }

@@ -22,6 +22,8 @@ const char *stile__region_check(const struct stile__region *r, uint64_t file_siz
         return "the region's size of rings is out of range";
     if (size->waits > 1)
         return "the region's room for waits is out of range";
+    if (size->report > STILE__REPORT_BYTES || size->report % STILE__PAGE != 0)
+        return "the region's room for a report is out of range";
     if (size->rule_pages > STILE__RULES_PAGES_MAX)
         return "the region's room for unwind rules is out of range";
     if (stile__region_layout(*size).size > file_size)
@@ -57,10 +59,13 @@ const char *stile__record_check(const struct stile__record *r, uint64_t room, ui
     if (r->n_inline > r->n_new || (r->n_inline < r->n_new && r->frames_block >= block_max) ||
         r->n_new > STILE__DEPTH_MAX)
         return "a record's frames are out of range";
-    if (r->ticks == 0 && !wait)
+    bool dump = (r->flags & STILE__IS_DUMP) != 0;
+    if (r->ticks == 0 && !wait && !dump)
         return "a record stands for no time";
     if (wait && (r->kept != 0 || (r->flags & (STILE__IS_BASE | STILE__IN_KERNEL)) != 0))
         return "a wait's record is a tick's, too";
+    if (dump && (wait || r->kept != 0 || r->ticks != 0 || (r->flags & STILE__IS_BASE) != 0))
+        return "a dump's record is a tick's, too";
     if (r->reason >= STILE__REASON_COUNT)
         return "a record's reason is unknown";
     if (snapshot != (r->block != STILE__BLOCK_NONE) ||

@@ -20,6 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "profiler/region/layout.h"
+
 #define CHILD_STACK   (64u << 10)
 #define KERNEL_SIGSET 8 /* bytes of the kernel's sigset_t */
 #define LISTENER_FD   3
@@ -78,7 +80,7 @@ static int listener_make(char *name)
 
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
         return -errno;
-    char *at = stpcpy(name, "stile-");
+    char *at = name + snprintf(name, STILE__NAME_MAX, "stile-%u-", STILE__REGION_VERSION);
     for (size_t i = 0; i < sizeof random; i++) {
         *at++ = hex[random[i] >> 4];
         *at++ = hex[random[i] & 15];
@@ -145,6 +147,9 @@ static void limits_reset(void)
 static int descriptors_reset(int listener)
 {
     int null = open("/dev/null", O_RDWR);
+    if (null <
+        0) /* a changed root has no devices: a socket without a peer takes nothing and gives nothing, too */
+        null = socket(AF_UNIX, SOCK_STREAM, 0);
     int high = fcntl(listener, F_DUPFD, LISTENER_FD + 1); /* out of the way of what is put in place below */
     if (null < 0 || high < 0)
         return errno;

@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define STILE__NAME_MAX 64
+#define STILE__NAME_MAX 64 /* of stile-VERSION-RANDOM; the version is the region's */
 
 struct stile__launch {
     const char *program;        /* in: path of the `stile` executable */

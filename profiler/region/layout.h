@@ -5,7 +5,7 @@
  * pages are populated part by part, so it costs what is used (64 KiB at first), and neither side ever remaps it.
  *
  *   header | modules text | thread slots | memos, what waiting threads left, and rings, one per slot |
- *   snapshot blocks | unwind rules
+ *   snapshot blocks | unwind rules | text of a crash report | what the collector answers
  *
  * Invariants
  *  - `size` determines every offset (stile__region_layout); the collector recomputes them and believes nothing else
@@ -21,12 +21,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "profiler/region/report.h"
 #include "profiler/region/ring.h"
 #include "profiler/region/rules.h"
 #include "profiler/region/waits.h"
 
 #define STILE__REGION_MAGIC   0x656c6974530a0001ull
-#define STILE__REGION_VERSION 6u
+#define STILE__REGION_VERSION 8u
 
 #define STILE__REGION_HZ_MAX 20000u /* more than any clock delivers */
 #define STILE__PAGE          4096u
@@ -180,8 +181,23 @@ enum {
     STILE__DEBUG_VERIFY = 1,     /* every sample carries its snapshot, too, and the collector compares */
     STILE__DEBUG_VERIFY_ALL = 2, /* and goes on where they differ */
     STILE__DEBUG_WALK_TIME = 4,  /* a record says how long its walk took */
-    STILE__DEBUG_OWNERSHIP = 8   /* whoever reads a stack proves that it is his */
+    STILE__DEBUG_OWNERSHIP = 8,  /* whoever reads a stack proves that it is his */
+    STILE__DEBUG_NO_FREEZE =
+        16 /* at a crash nobody is signalled: waiting threads are reported from what they left */
 };
+
+/* Why the world is stopped: `freezing`. Set and taken back by compare-and-swap; a crash takes it from a dump for good. */
+#define STILE__FREEZE_CRASH 1u
+#define STILE__FREEZE_DUMP  2u /* and above: the dump of this number */
+
+/* What the collector says to the program: text, for a report or a dump. `answer` is the number of what was asked, shifted, and a bit that
+ * says that it is all there; until then answer_len grows. */
+#define STILE__ANSWER_DONE  1u
+#define STILE__ANSWER_CRASH (UINT32_MAX & ~STILE__ANSWER_DONE)
+static inline uint32_t stile__answer_of(uint32_t dump_request)
+{
+    return dump_request << 1 & ~STILE__ANSWER_DONE;
+}
 
 /* Generations of waits, unless PROFILE_DEBUG says otherwise, and at most. */
 #define STILE__ADVANCE_NS     1000000000u
@@ -222,6 +238,7 @@ struct stile__region_size {
     uint32_t ring_cells; /* of the first slots; see stile__slot_cells */
     uint32_t rule_pages; /* of the rules' arena; 0: no rules */
     uint32_t waits;      /* 1: each slot has a page for what its thread leaves when it waits */
+    uint32_t report;     /* bytes of the report's text that are kept, and of the answer; whole pages */
 };
 
 struct stile__region {
@@ -239,6 +256,7 @@ struct stile__region {
     uint64_t start_unix_ns; /* CLOCK_REALTIME when the session started */
     uint64_t start_mono_ns; /* CLOCK_MONOTONIC at the same moment */
     uint64_t start_cpu_ns;  /* CPU time the process had used by then */
+    int32_t parent_pid;     /* as the program sees it */
     uint32_t from_birth;    /* 1: what the image used before that is part of the profile, too */
     uint64_t interval_ns;   /* a file each, by the collector's clock; 0: one at the end */
     int32_t signal;         /* of the clocks */
@@ -246,6 +264,7 @@ struct stile__region {
     uint32_t depth;         /* frames of a sample at most */
     uint32_t debug;         /* STILE__DEBUG bits */
     uint32_t barriers;      /* enum stile__barriers_wish */
+    int32_t dump;           /* signal that asks for all stacks; 0: none */
     uint64_t stubs;         /* where the program has its stubs, */
     uint64_t stub_entries;  /* and their entries */
 
@@ -260,11 +279,20 @@ struct stile__region {
     _Atomic uint32_t clocks[STILE__CLOCK_KINDS]; /* threads by what ticks for them */
     _Atomic int32_t perf_error;                  /* why the first thread without perf has none: errno, or 0 */
     _Atomic int32_t timer_error;                 /* the same for timers */
+    _Atomic uint64_t
+        children_cpu_ns; /* CPU time of the children that it had waited for, with theirs, at the end */
     _Atomic uint64_t end_cpu_ns;   /* CPU time of the process when the session ended or it exec'd; 0 before */
     _Atomic uint32_t toggle_taken; /* 1: the program handles the toggle's signal itself */
     _Atomic uint32_t pieces_started; /* the last piece's number */
     _Atomic uint32_t drain_request;  /* counts up: a library is about to go */
-    _Atomic uint32_t freezing;       /* not 0: who comes out of a wait stops before it runs */
+    _Atomic uint32_t
+        freezing; /* not 0: who comes out of a wait stops before it runs; a dump's is the collector's */
+    _Atomic uint32_t crash_wanted; /* 1: crashes are reported */
+    _Atomic uint32_t crash_state;  /* enum stile__crash_state */
+    _Atomic uint32_t report_len; /* bytes of the report's text; release pairs with the collector's acquire */
+    _Atomic uint32_t report_out; /* of these, in the crash output */
+    _Atomic uint32_t dump_request; /* counts up: somebody in the program waits for all stacks */
+    _Atomic uint32_t dump_tid;     /* who; it has given its own */
 
     /* Added to by handlers: any thread, read-modify-write. */
     _Alignas(64) _Atomic uint64_t stale_signals; /* of an earlier session or another thread's timer */
@@ -280,7 +308,9 @@ struct stile__region {
     _Atomic uint32_t
         rules_unloads;           /* unloads as of which the rules are right; UINT32_MAX: there are none yet */
     _Atomic uint32_t drain_done; /* the last drain_request served: what was sampled before it is read */
-    uint8_t pad3[64 - 28];
+    _Atomic uint32_t answer_len; /* bytes; release pairs with the program's acquire */
+    _Atomic uint32_t answer;     /* what it is for; see stile__answer_of. Set after answer_len was 0 again */
+    uint8_t pad3[64 - 36];
     char message[512]; /* one line, valid once finish_state is FAILED or written with remarks */
 
     /* Both sides: a set bit is a block in use. Handlers set bits, the collector clears them. */
@@ -327,7 +357,7 @@ static inline uint64_t stile__ring_offset(struct stile__region_size size, uint32
 
 /* Byte offsets of the parts; `size` is the whole file's. */
 struct stile__region_layout {
-    uint64_t modules, slots, memos, lefts, rings, blocks, rules, size;
+    uint64_t modules, slots, memos, lefts, rings, blocks, rules, report, answer, size;
 };
 
 /* Computes the layout. Async-signal-safe. */
@@ -341,7 +371,9 @@ static inline struct stile__region_layout stile__region_layout(struct stile__reg
     l.rings = l.lefts + (size.waits != 0 ? (uint64_t)size.slot_max * STILE__PAGE : 0);
     l.blocks = l.rings + stile__ring_offset(size, size.slot_max);
     l.rules = l.blocks + (uint64_t)size.block_max * STILE__BLOCK_SIZE;
-    l.size = l.rules + stile__rules_bytes(size.rule_pages);
+    l.report = l.rules + stile__rules_bytes(size.rule_pages);
+    l.answer = l.report + size.report;
+    l.size = l.answer + size.report;
     return l;
 }
 
@@ -374,6 +406,14 @@ static inline struct stile__block *stile__region_block(struct stile__region *r,
                                                        struct stile__region_size size, uint32_t i)
 {
     return (struct stile__block *)((char *)r + stile__region_layout(size).blocks) + i;
+}
+static inline char *stile__region_report(struct stile__region *r, struct stile__region_size size)
+{
+    return (char *)r + stile__region_layout(size).report;
+}
+static inline char *stile__region_answer(struct stile__region *r, struct stile__region_size size)
+{
+    return (char *)r + stile__region_layout(size).answer;
 }
 static inline struct stile__rules *stile__region_rules(struct stile__region *r,
                                                        struct stile__region_size size)

@@ -33,7 +33,8 @@ enum stile__record_kind {
 enum {
     STILE__IN_KERNEL = 1, /* the thread was in the kernel, called from the leaf: the leaf is [kernel] */
     STILE__IS_BASE = 2,   /* its stack is the one that later records of its thread keep frames of */
-    STILE__IS_WAIT = 4    /* no tick, but a wait; more words follow: see waits.h */
+    STILE__IS_WAIT = 4,   /* no tick, but a wait; more words follow: see waits.h */
+    STILE__IS_DUMP = 8    /* no tick, but asked for: `piece` is the value of `freezing` that it answers */
 };
 
 /* Where the walk of a stack went through a stub: the return address that it stands for. */
@@ -56,7 +57,7 @@ struct stile__record {
     uint8_t cells;
     uint8_t reason; /* enum stile__reason */
     uint8_t kind;   /* enum stile__record_kind */
-    uint8_t flags;  /* STILE__IN_KERNEL, STILE__IS_BASE */
+    uint8_t flags;  /* STILE__IN_KERNEL, STILE__IS_BASE, ... */
     uint32_t n_new;
     uint32_t kept;
     uint32_t label_set;    /* 0: none */

@@ -4,7 +4,7 @@ import pytest
 
 import harness
 import pprof
-from under_barriers import assert_off, assert_used, modes, run
+from under_barriers import assert_off, assert_used, modes, run, run_until_used
 
 MS = 300
 BURN_MS = 20  # at the bottom of each descent of `passing`
@@ -41,12 +41,14 @@ def test_coroutines(mode, out):
 @modes
 @pytest.mark.parametrize("what", EXCEPTIONS + ["return"])
 def test_unwinder_of_llvm(what, mode, out):
-    assert_used(run([harness.program("passing_llvm"), what, str(BURN_MS)], out, mode), mode)
+    p = run_until_used(lambda ms: [harness.program("passing_llvm"), what, str(ms)], out, mode)
+    assert_used(p, mode)
 
 
 @modes
 def test_static_unwinder_returns(mode, out):
-    assert_used(run([harness.program("passing_static"), "return", str(BURN_MS)], out, mode), mode)
+    p = run_until_used(lambda ms: [harness.program("passing_static"), "return", str(ms)], out, mode)
+    assert_used(p, mode)
 
 
 @modes
@@ -62,7 +64,7 @@ def test_all_is_static(what, mode, out):
 @pytest.mark.parametrize("what", EXCEPTIONS)
 def test_static_unwinder_throws(what, mode, out):
     """No name leads to this unwinder: the first exception that comes to a barrier is the end of all of them."""
-    told = pprof.barriers(run([harness.program("passing_static"), what, str(BURN_MS)], out, mode))
+    told = pprof.barriers(run_until_used(lambda ms: [harness.program("passing_static"), what, str(ms)], out, mode))
     assert told
     if mode == "all":
         assert told["placed"] > 0 and told["saved"] > 0 and told["restored"] > 0, told

@@ -19,18 +19,22 @@ def test_the_next_program_is_not_killed(out):
     assert found, list(out.parent.iterdir())
 
 
+@pytest.mark.measures
 def test_the_next_programs_time_is_not_ours(out):
     """The process's CPU clock goes on with the next image: only what each one used is in its profile."""
-    burn = "import time\nwhile time.process_time() < 1.5: pass\n"
+    burn = "import time\nwhile time.process_time() < 0.8: pass\n"
     with harness.Program([harness.program("ending"), "300", "exec", harness.tool("env"), "-u", "PROFILE", "-u", "LD_PRELOAD",
-                     harness.PYTHON, "-c", burn], profile=out, hz=1000) as app:
+                     harness.PYTHON, "-c", burn], profile=out) as app:
         assert app.wait(60).status == 0
         first = harness.child_path(out, app.pid, 1)
     pprof.valid(out)
     pprof.valid(first)
     profiles = [pprof.load(f) for f in out.parent.glob("*.pb.gz")] # env's, too
-    assert 300e6 <= sum(p.ns for p in profiles) < 360e6, [(p.name, p.ns, p.comments) for p in profiles]
-    assert pprof.bracketed_share(profiles) < 0.01, pprof.bracketed_ns(profiles)
+    # env has a few periods, of which chance may make some more.
+    bound = 360e6 + 4 * profiles[0].pb.period
+    assert 300e6 <= sum(p.ns for p in profiles) < bound, [(p.name, p.ns, p.comments) for p in profiles]
+    bracketed = pprof.bracketed_but_full_ns(profiles)
+    assert sum(bracketed.values()) < 0.01 * bound, bracketed
 
 
 def test_goes_on_if_exec_fails(out):

@@ -5,6 +5,8 @@ import pytest
 import harness
 import pprof
 
+pytestmark = pytest.mark.measures
+
 
 def test_short_threads_in_large_numbers(out):
     """Each lives less than a period: only the sum can be right."""
@@ -12,7 +14,7 @@ def test_short_threads_in_large_numbers(out):
             "d = b'x' * 65536\n"
             "def spin():\n"
             "    for _ in range(40): hashlib.sha256(d).digest()\n"
-            "for _ in range(1000):\n"
+            "for _ in range(600):\n"
             "    t = threading.Thread(target=spin); t.start(); t.join()\n")
     r = harness.run([harness.PYTHON, "-c", code], profile=out)
     assert r.same == (0, b"", b"")

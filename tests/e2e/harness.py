@@ -24,6 +24,7 @@ PYTHON = "/usr/bin/python3"
 MARK = "XDG_RUNTIME_DIR"
 CHECKS = "checkstackownership=1"  # in all that a test starts: who reads a stack proves that it is his
 DEFAULT_HZ = 100
+SETTING = {}  # what every profiled program has in its environment unless its test says otherwise
 FILE_WAIT = 10  # seconds within which the file of a killed program has to be there
 
 # The kernel's tick: the highest rate of CPU-time timers.
@@ -59,7 +60,7 @@ def debug(*pairs):
 
 def profile_environment(path, hz=None):
     """What a user sets to profile a program: the file, the library, and perhaps a rate."""
-    env = {"PROFILE": str(path), "LD_PRELOAD": str(LIBRARY), "PROFILE_DEBUG": CHECKS}
+    env = {"PROFILE": str(path), "LD_PRELOAD": str(LIBRARY), "PROFILE_DEBUG": CHECKS, **SETTING}
     if hz is not None:
         env["PROFILE_HZ"] = str(hz)
     return env

@@ -171,7 +171,7 @@ def valid(path, timeout=harness.FILE_WAIT, sample_types=None):
 
 
 # Where time went in which the program had no stack to be walked: places, not reasons why a stack is not whole.
-PLACES = ("[kernel]", "[exec and exit]")
+PLACES = ("[kernel]", "[exec and exit]", "[children not profiled]")
 
 
 def reason(sample):
@@ -187,6 +187,14 @@ def bracketed_ns(profiles):
         for s in p.samples:
             if reason(s):
                 total[reason(s)] += s.ns
+    return total
+
+
+def bracketed_but_full_ns(profiles):
+    """The same, beyond the kernel's tick without what found no room: there it says how busy the machine was."""
+    total = bracketed_ns(profiles)
+    if profiles[0].pb.period < 1e9 / harness.TICK_HZ:
+        del total["[buffer full]"]
     return total
 
 

@@ -14,6 +14,8 @@ import pytest
 import harness
 import pprof
 
+pytestmark = pytest.mark.measures
+
 REASONS = {
     "lock_mutex": "mutex", "lock_mutex_timed": "mutex",
     "lock_read": "rwlock (read)", "lock_write": "rwlock (write)",

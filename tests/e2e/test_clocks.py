@@ -9,6 +9,8 @@ import pytest
 import harness
 import pprof
 
+pytestmark = pytest.mark.measures
+
 RATES = [100, 250, 1000, 4000, 10000, 20000]
 PERF = "perf cpu-clock"
 FREE = 0.005  # what may stand under a bracketed root where no test forces it
@@ -126,38 +128,6 @@ def limited(number, soft):
     return lambda: resource.setrlimit(number, (soft, soft))
 
 
-def test_no_signals_to_be_had(out):
-    """Each timer holds a signal in reserve. With perf's clock there is no need of one."""
-    p, told = usage(out, "threads", 100, 30, hz=1000, preexec_fn=limited(resource.RLIMIT_SIGPENDING, 10))
-    assert p.ns == pytest.approx(told["process"], rel=0.01), (p.ns, told["process"], p.comments)
-    assert re.search(r"perf cpu-clock for \d+ threads", clock_of(p)), clock_of(p)
-    assert "no timer: Resource temporarily unavailable" in clock_of(p)
-    assert pprof.bracketed_share([p]) <= FREE, (pprof.bracketed_ns([p]), p.ns)
-
-
-def test_neither_signals_nor_perf(out):
-    """One timer for all that have none of their own: whoever runs when it ticks is sampled."""
-    p, told = usage(out, "threads", 100, 30, hz=1000, clock="timer",
-                    preexec_fn=limited(resource.RLIMIT_SIGPENDING, 10))
-    assert p.ns == pytest.approx(told["process"], rel=0.01), (p.ns, told["process"], p.comments)
-    assert re.search(r"process timer for \d+ threads", clock_of(p)), clock_of(p)
-    by_reason = pprof.bracketed_ns([p])
-    assert sum(by_reason.values()) < 0.1 * p.ns, by_reason  # threads that it never met, and they say so
-
-
-def test_nothing_to_be_had(out):
-    """No timer at all, at start already: said at once, and all time is told as what it is."""
-    env = {"PROFILE_CLOCK": "timer"}
-    r = harness.run([harness.program("usage"), "threads", "4", "100"], profile=out, env=env,
-                    preexec_fn=limited(resource.RLIMIT_SIGPENDING, 0))
-    assert r.status == 0
-    assert "no clock for a thread" in harness.one_line(r.err)
-    p = pprof.valid(out)
-    assert p.ns == pytest.approx(json.loads(r.out)["process"], rel=0.01)
-    assert pprof.bracketed_ns([p])["[unsampled]"] > 0.9 * p.ns
-    assert "no clock for 5 threads" in clock_of(p)
-
-
 def test_no_descriptor_to_be_had(out):
     """Perf's clock needs one for a moment: without it, weights make up for the tick."""
     p, told = usage(out, "full", 3, 300, hz=10000, preexec_fn=limited(resource.RLIMIT_NOFILE, 64))
@@ -203,36 +173,9 @@ def test_perf_by_request(out, hz):
     assert "perf cpu-clock and thread timer for 3 threads" in clock_of(p)
 
 
-def test_one_hertz(out):
-    """The slowest rate: each second of CPU time is one sample, somewhere in it."""
-    p, told = usage(out, "threads", 2, 2000, hz=1)
-    assert 3 <= p.count <= 5
-    assert p.ns == pytest.approx(told["process"], abs=1.05e9)
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "1000000000", "abc", "100Hz", "", "20001", "1e3"])
-def test_rates_that_are_none(out, value):
-    r = harness.run(["echo", "unharmed"], profile=out, env={"PROFILE_HZ": value})
-    assert r.status == 0 and r.out == b"unharmed\n"
-    assert f"PROFILE_HZ={value} is not a number from 1 to 20000" in harness.one_line(r.err)
-    assert not out.exists()
-
-
 @pytest.mark.parametrize("value", ["", "PERF", "wall", "perf,timer"])
 def test_clocks_that_are_none(out, value):
     r = harness.run(["echo", "unharmed"], profile=out, env={"PROFILE_CLOCK": value})
     assert r.status == 0 and r.out == b"unharmed\n"
     assert f"PROFILE_CLOCK={value} is not auto, perf or timer" in harness.one_line(r.err)
     assert not out.exists()
-
-
-def test_threads_leave_nothing(out):
-    """Ten thousand threads: mappings, descriptors and memory of the program stay as they were."""
-    r = harness.run([harness.program("churn"), "10000"], profile=out, hz=1000, timeout=600)
-    assert r.status == 0 and r.err == b"", r
-    early, late = json.loads(r.out)
-    assert late["fds"] == early["fds"] == 3
-    assert late["maps"] <= early["maps"] + 4, (early, late)
-    assert late["timers"] <= early["timers"], (early, late)
-    assert late["rss_kb"] < early["rss_kb"] + 2048, (early, late)
-    pprof.valid(out)

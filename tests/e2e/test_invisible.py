@@ -23,34 +23,6 @@ def without(environment, *names):
 PRELOAD = {"LD_PRELOAD": str(harness.LIBRARY)}
 
 
-@pytest.mark.parametrize("env", [{}, {"PROFILE": "release"}, {"PROFILE": ""}, {"PROFILE": "1"},
-                                 {"PROFILE": "debug", "PROFILE_HZ": "nonsense"}, {"PROFILE_HZ": "nonsense"},
-                                 {"PROFILE": "out.pb.gz.tmp"}, {"PROFILE": "pb"}, {"PROFILE": "/dev/full"},
-                                 {"PROFILE_SIZE": "3", "PROFILES": "x"}], ids=str)
-def test_not_asked_for(out, mark, env):
-    """Not one thread, handler, child, descriptor, timer or variable more, and not a word."""
-    plain, _ = look(env=env, cwd=out.parent)
-    with harness.Program([harness.program("look")], env={**env, **PRELOAD}, cwd=out.parent) as app:
-        assert harness.collectors(mark) == []
-        r = app.wait(60)
-    seen = json.loads(r.out)
-    assert r.err == b""
-    assert without(seen.pop("environment"), "LD_PRELOAD") == without(plain.pop("environment"))
-    for view in (seen, plain):  # the output files' names differ
-        view["fds"] = [(f["fd"], f["cloexec"]) for f in view["fds"]]
-    assert seen == plain
-    assert list(out.parent.iterdir()) == []
-
-
-def test_preloaded_library_needs_libc_alone():
-    """In the program's address space there is one library more."""
-    code = "print(sorted({l.split()[-1] for l in open('/proc/self/maps') if '.so' in l}))"
-    plain = harness.run([harness.PYTHON, "-I", "-c", code])
-    r = harness.run([harness.PYTHON, "-I", "-c", code], env=PRELOAD)
-    more = set(json.loads(r.out.replace(b"'", b'"'))) - set(json.loads(plain.out.replace(b"'", b'"')))
-    assert [os.path.basename(m).split(".so")[0] for m in more] == ["libstile"]
-
-
 @pytest.fixture
 def views(out):
     plain, _ = look()
@@ -90,19 +62,6 @@ def test_descriptors(views):
     assert all(f["cloexec"] for f in more), more
     assert all(f["fd"] >= 100 for f in more), more
     assert seen["next_fd"] == plain["next_fd"]
-
-
-def test_environment_has_one_variable_more(out):
-    """STILE_ROOT; and PROFILE itself is never rewritten."""
-    plain, _ = look()
-    seen, _ = look(profile=out, hz=50)
-    added = ("PROFILE", "PROFILE_HZ", "LD_PRELOAD", "STILE_ROOT")
-    assert without(seen["environment"], *added) == without(plain["environment"])
-    values = dict(e.split("=", 1) for e in seen["environment"])
-    assert values["PROFILE"] == str(out)
-    assert values["PROFILE_HZ"] == "50"
-    assert values["LD_PRELOAD"] == str(harness.LIBRARY)
-    assert sum(e.startswith("STILE_ROOT=") for e in seen["environment"]) == 1
 
 
 def test_a_mask_that_was_inherited(out):

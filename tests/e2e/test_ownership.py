@@ -18,7 +18,7 @@ PLANTED = {
     "owner-remove": (["depth", "60", "100"], "a change of barriers"),
     "owner-executes": (["loader", "plugin.so", "1"], "mutex"),
 }
-FRAME = re.compile(r"stile:     #\d+ 0x[0-9a-f]+(?: (/.*)\+(0x[0-9a-f]+))?")
+FRAME = re.compile(r"  #\d+ 0x[0-9a-f]+(?: (\S.*?)\+(0x[0-9a-f]+))?(?: \(.*\))?")
 planted = pytest.mark.parametrize("fault", PLANTED)
 
 

@@ -6,8 +6,11 @@ import re
 
 import pytest
 
+import disturbance
 import harness
 import pprof
+
+pytestmark = pytest.mark.measures
 
 PARTS = {"spin_a": 0.5, "spin_b": 0.3, "spin_c": 0.2}
 
@@ -32,12 +35,12 @@ def clumping(p):
 def measured(request, tmp_path_factory):
     threads, ms, hz = request.param
     path = tmp_path_factory.mktemp("truth") / "out.pb.gz"
-    return measure(path, threads, ms, hz)
+    return disturbance.Measurement(lambda: measure(path, threads, ms, hz))
 
 
 def test_functions_have_their_parts(measured):
     """Within three standard deviations of counting that many samples."""
-    p, told, _ = measured
+    p, told, _ = measured()
     n = sum(p.cum("count")[f] for f in PARTS)
     total = sum(t[f] for t in told["threads"] for f in PARTS)
     assert n > 300
@@ -50,7 +53,7 @@ def test_functions_have_their_parts(measured):
 
 
 def test_functions_have_their_time(measured):
-    p, told, _ = measured
+    p, told, _ = measured()
     for function in PARTS:
         truth = sum(t[function] for t in told["threads"])
         sd = math.sqrt(truth * p.pb.period) * clumping(p)  # Poisson: as many samples as periods fit
@@ -60,7 +63,7 @@ def test_functions_have_their_time(measured):
 
 def test_functions_of_every_thread_have_their_time(measured):
     """A wider bound, since there are up to 24 of these and each may be off by chance."""
-    p, told, _ = measured
+    p, told, _ = measured()
     for t in told["threads"]:
         cum = p.cum(tid=t["tid"])
         for function in PARTS:
@@ -70,7 +73,7 @@ def test_functions_of_every_thread_have_their_time(measured):
 
 def test_threads_have_their_time(measured):
     """Within three standard deviations; case C11 asks for more."""
-    p, told, _ = measured
+    p, told, _ = measured()
     by_tid = p.by_label("tid")
     for t in told["threads"]:
         sd = math.sqrt(t["total"] * p.pb.period) * clumping(p)
@@ -78,7 +81,7 @@ def test_threads_have_their_time(measured):
 
 
 def test_threads_have_their_names(measured):
-    p, told, _ = measured
+    p, told, _ = measured()
     names = {(s.labels["tid"], s.labels["thread"]) for s in p.samples}
     for t in told["threads"]:
         assert (t["tid"], t["name"]) in names
@@ -86,19 +89,19 @@ def test_threads_have_their_names(measured):
 
 
 def test_the_sum_is_what_the_kernel_counted(measured):
-    p, told, cpu_ns = measured
+    p, told, cpu_ns = measured()
     assert p.ns == pytest.approx(told["rusage"], rel=0.02)
     assert p.ns == pytest.approx(cpu_ns, rel=0.02)
 
 
 def test_count_and_time_agree(measured):
     """A sample stands for a period, or for several where the kernel counted an overrun."""
-    p, _, _ = measured
+    p, _, _ = measured()
     assert p.ns == pytest.approx(p.count * p.pb.period, rel=0.02)
 
 
 def test_stacks_are_whole(measured):
-    p, _, _ = measured
+    p, _, _ = measured()
     assert pprof.bracketed_share([p]) < 0.005, pprof.bracketed_ns([p])
     share, broken = pprof.complete_share([p])
     assert share > 0.98, broken.most_common(5)

@@ -223,6 +223,7 @@ def test_binding_at_each_call(tmp_path):
 # --- Signal handlers
 
 INTERRUPTED = ("interrupted_c", "interrupted_b", "interrupted")
+SET_UP = ("handle",)  # installs the handlers, and may meet a tick
 FIRST = ("spin_in_first", "on_first", SIGNAL)
 SECOND = ("spin_in_second", "on_second", SIGNAL)
 ANYWHERE = ("anywhere_c", "anywhere_b", "anywhere_a", "interrupted_anywhere")
@@ -240,14 +241,15 @@ LEARNED = {"normal": 0.005, "nested": 0.005, "anywhere": 0.005,
 @pytest.mark.parametrize("way", ["normal", "alternate"])
 def test_handlers(out, way):
     p = signals(way, out, 1000)
-    assert_chains(p, [(*FIRST, *INTERRUPTED)], LEARNED[way])
+    assert_chains(p, [(*FIRST, *INTERRUPTED), SET_UP], LEARNED[way])
     assert p.cum()["interrupted"] > 0.85 * p.ns
 
 
 @pytest.mark.parametrize("way", ["nested", "alternate_nested"])
 def test_handlers_in_handlers(out, way):
     p = signals(way, out, 700)
-    assert_chains(p, [(*FIRST, *INTERRUPTED), (*SECOND, "on_first", SIGNAL, *INTERRUPTED)], LEARNED[way])
+    assert_chains(p, [(*FIRST, *INTERRUPTED), (*SECOND, "on_first", SIGNAL, *INTERRUPTED), SET_UP],
+                  LEARNED[way])
     assert p.cum()["interrupted"] > 0.85 * p.ns
     assert p.cum()["on_second"] == pytest.approx(700e6, rel=0.15)
 
@@ -255,7 +257,7 @@ def test_handlers_in_handlers(out, way):
 def test_handler_at_the_first_instruction(out):
     """What a signal interrupted is not one before its address, as what a call returns to is."""
     p = signals("first", out, 1000)
-    assert_chains(p, [(*FIRST, "traps_at_first", "interrupted_at_first")])
+    assert_chains(p, [(*FIRST, "traps_at_first", "interrupted_at_first"), SET_UP])
     assert p.cum()["interrupted_at_first"] > 0.85 * p.ns
 
 
@@ -264,7 +266,7 @@ def test_handlers_anywhere(out, way):
     """Interrupted by a timer: in the middle of prologues and epilogues as well."""
     p = signals(way, out, 2000)
     chains = [ANYWHERE[n:] for n in range(len(ANYWHERE))]
-    assert_chains(p, [ANYWHERE, *((*FIRST, *chain) for chain in chains)], LEARNED[way])
+    assert_chains(p, [ANYWHERE, SET_UP, *((*FIRST, *chain) for chain in chains)], LEARNED[way])
     interrupted, places = Counter(), set()
     for frames, s in p.calls():
         names = [f.name for f in frames]

@@ -8,6 +8,7 @@
 #include "barriers/ownership_check.h"
 #include "barriers/stack_lock.h"
 #include "profiler/agent/clock.h"
+#include "profiler/agent/crash/crash.h"
 #include "profiler/agent/signal/faults.h"
 #include "profiler/agent/signal/waits.h"
 #include "profiler/region/raw_syscall.h"
@@ -347,7 +348,14 @@ void stile__handle_tick(int signal, siginfo_t *info, void *context)
         return;
     stile__place_of(context, &at);
     /* A signal of an earlier session, of a thread that had this tid before, or of somebody's kill(). */
-    if (!tick_of(s, r, &stile__thread, info, context, &at))
+    const uint32_t freezing = atomic_load_explicit(&r->freezing, memory_order_relaxed);
+    if ((s->clocks == NULL || !tick_of(s, r, &stile__thread, info, context, &at)) && freezing == 0)
         atomic_fetch_add_explicit(&r->stale_signals, 1, memory_order_relaxed);
+    if (__builtin_expect(freezing != 0, 0)) {
+        if (freezing == STILE__FREEZE_CRASH)
+            stile__freeze_here(r, context, 0);
+        else
+            stile__dump_here(s, r, &at, freezing);
+    }
     stile__session_leave(s, shard);
 }

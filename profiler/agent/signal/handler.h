@@ -30,6 +30,17 @@ struct stile__tick {
 /* Installed for the signal that starts and stops the clocks, with all signals masked. */
 void stile__handle_toggle(int signal, siginfo_t *info, void *context);
 
+/* Installed for the signal that asks for all stacks, with all signals masked. In crash/dump.c. */
+void stile__handle_dump(int signal, siginfo_t *info, void *context);
+
+/* Leaves the calling thread's stack in its ring, for the dump of this number, and stops the thread until that is over, a second at
+ * most. Once for a number. */
+void stile__dump_here(struct stile__session *s, struct stile__region *r, const struct stile__place *at,
+                      uint32_t freezing);
+
+/* The same for the thread that asks, which goes on. False: it has no slot, or its ring is full. */
+bool stile__dump_self(struct stile__session *s, struct stile__region *r, const struct stile__place *at);
+
 /* Brings the clock of slot i to what is wanted now: on, if it is live and a piece is running; off otherwise. Whoever
  * changes either calls this afterwards. Returns without waiting; the holder of the slot's clock looks again. own: the
  * calling thread if it is the slot's and was interrupted there, or NULL. */

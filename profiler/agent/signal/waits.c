@@ -149,7 +149,8 @@ void stile__left_tell(struct stile__session *s, struct stile__region *r, struct 
     uint64_t delay_ns = until_ns > from_ns ? until_ns - from_ns : 0, commit;
     uint32_t count = 0;
 
-    if (delay_ns == 0 || toggled_off(s, t) || (told_ns == 0 && !stile__wait_kept(t, rate_ns, delay_ns))) {
+    if (delay_ns == 0 || s->block_rate_ns == 0 || toggled_off(s, t) ||
+        (told_ns == 0 && !stile__wait_kept(t, rate_ns, delay_ns))) {
         blocks_drop(s, r, record);
         return;
     }

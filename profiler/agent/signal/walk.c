@@ -543,8 +543,8 @@ static enum stile__reason walk(struct stile__walker *w)
             w->record->flags |= STILE__IS_BASE;
             places_propose(w, w->n + w->record->kept);
         }
-        if (w->r->debug & STILE__DEBUG_VERIFY && (w->record->flags & STILE__IS_WAIT) == 0 &&
-            w->at->regs[REG_RSP] >= w->floor &&
+        if (w->r->debug & STILE__DEBUG_VERIFY &&
+            (w->record->flags & (STILE__IS_WAIT | STILE__IS_DUMP)) == 0 && w->at->regs[REG_RSP] >= w->floor &&
             w->at->regs[REG_RSP] < w->hi) { /* one stack, whatever signals interrupted on it */
             w->anchor = (struct stile__anchor){.n = 0, .regs = w->at->regs};
             (void)rest_leave(w, STILE__RECORD_VERIFY);
@@ -567,9 +567,9 @@ static void barriers_begin(struct stile__walker *w, struct stile__thread *t)
     w->candidate = 0;
     w->n_places = 0;
     w->status = 0;
-    /* A wait's walk is no base of anything: it goes through to the root. */
-    if (w->s->barriers == STILE__BARRIERS_OFF || (w->record->flags & STILE__IS_WAIT) != 0 ||
-        !stile__barriers_go(w->r))
+    /* The walk of a wait, or of a dump, is no base of anything: it goes through to the root. */
+    if (w->s->barriers == STILE__BARRIERS_OFF ||
+        (w->record->flags & (STILE__IS_WAIT | STILE__IS_DUMP)) != 0 || !stile__barriers_go(w->r))
         return;
     const struct stile__barrier_place place = stile__barriers_place(t, w->at);
     w->barriers = &t->barriers;

@@ -11,6 +11,7 @@
 struct worker {
     pthread_t handle;
     bool inherited, kept; /* the mask was full at the start; it is what was set last */
+    uint64_t used;
 };
 
 WORK static uint64_t spin_masked(uint64_t ns)
@@ -44,10 +45,10 @@ static void *worker_main(void *arg)
     sigset_t all;
 
     w->inherited = mask_is(true);
-    spin_masked(500 * MS);
+    w->used = spin_masked(300 * MS);
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
-    spin_masked(500 * MS);
+    w->used += spin_masked(300 * MS);
     w->kept = mask_is(true);
     return NULL;
 }
@@ -68,11 +69,13 @@ int main(void)
     pthread_sigmask(SIG_SETMASK, &before, &old);
     old_full = sigismember(&old, SIGPROF) == 1 && sigismember(&old, SIGTERM) == 1;
     back = mask_is(false);
-    spin_open(300 * MS);
+    uint64_t used = spin_open(300 * MS);
     for (int i = 0; i < 2; i++)
         pthread_join(workers[i].handle, NULL);
     printf("start_empty %d all_blocked %d old_full %d back %d inherited %d %d kept %d %d\n", start_empty,
            all_blocked, old_full, back, workers[0].inherited, workers[1].inherited, workers[0].kept,
            workers[1].kept);
+    fprintf(stderr, "%llu %llu\n", (unsigned long long)(workers[0].used + workers[1].used),
+            (unsigned long long)used);
     return 0;
 }

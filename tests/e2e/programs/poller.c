@@ -23,7 +23,7 @@ static int wait_often(int epoll_fd, int kind)
     struct timeval none = {0, 0};
     int broken = 0;
 
-    for (int i = 0; i < 6000; i++) {
+    for (int i = 0; i < 2000; i++) {
         int r = 0;
         errno = 0;
         if (kind == 0)

@@ -9,7 +9,8 @@
 
 #include "work.h"
 
-static uintptr_t stack_low; /* of the stack that is worked on */
+static uintptr_t stack_low;            /* of the stack that is worked on */
+static uint64_t small, full, on_fiber; /* CPU time that was worked in each */
 
 WORK static uint64_t spin_on_small_stack(uint64_t ns)
 {
@@ -37,19 +38,19 @@ WORK static uint64_t use_up(uint64_t (*work)(uint64_t), uint64_t ns)
 
 static void *small_main(void *unused)
 {
-    spin_on_small_stack(400 * MS);
+    small = spin_on_small_stack(400 * MS);
     return unused;
 }
 
 static void *full_main(void *unused)
 {
-    use_up(spin_with_no_room, 400 * MS);
+    full = use_up(spin_with_no_room, 400 * MS);
     return unused;
 }
 
 static void fiber_main(void)
 {
-    use_up(spin_on_fiber, 400 * MS);
+    on_fiber = use_up(spin_on_fiber, 400 * MS);
 }
 
 /* The low end of what can be used, above a page that cannot. */
@@ -94,5 +95,7 @@ int main(void)
     if (swapcontext(&back, &fiber) != 0)
         return 1;
     puts("done");
+    fprintf(stderr, "%llu %llu %llu\n", (unsigned long long)small, (unsigned long long)full,
+            (unsigned long long)on_fiber);
     return 0;
 }

@@ -16,7 +16,8 @@ static size_t region_size;
 static int set_up(void **state)
 {
     (void)state;
-    region_size = stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, 0, 0}).size;
+    region_size =
+        stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, 0, 0, 0}).size;
     region = mmap(NULL, region_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return region == MAP_FAILED ? -1 : 0;
 }

@@ -78,11 +78,13 @@ static void test_fork_does_not_inherit(void **state)
     assert_int_equal(in_child(has_no_region, NULL), 0);
 }
 
-static void limit_file(uint64_t bytes)
+static void limit_file(uint64_t bytes, bool hard)
 {
     struct rlimit limit;
     CHILD_CHECK(getrlimit(RLIMIT_FSIZE, &limit) == 0);
     limit.rlim_cur = bytes;
+    if (hard)
+        limit.rlim_max = bytes;
     CHILD_CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
 }
 
@@ -90,7 +92,7 @@ static void fits(void *bytes)
 {
     struct stat st;
     struct stile__region_size size;
-    limit_file(*(uint64_t *)bytes);
+    limit_file(*(uint64_t *)bytes, true);
     CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false, false) == 0);
     CHILD_CHECK(fstat(region_fd, &st) == 0 && (uint64_t)st.st_size <= *(uint64_t *)bytes);
     region->hz = 100;
@@ -103,23 +105,37 @@ static void fits(void *bytes)
 static void does_not_fit(void *bytes)
 {
     unsigned before = count_descriptors();
-    limit_file(*(uint64_t *)bytes);
+    limit_file(*(uint64_t *)bytes, true);
     CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false, false) == -EFBIG);
     CHILD_CHECK(count_descriptors() == before);
+}
+
+/* The program's own limit is below what it may have: it is not asked, and is what it was. */
+static void fits_all_the_same(void *bytes)
+{
+    struct rlimit limit;
+    limit_file(*(uint64_t *)bytes, false);
+    CHILD_CHECK(stile__region_make(&region, &region_fd, 100, false, false) == 0);
+    CHILD_CHECK(getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur == *(uint64_t *)bytes);
+    CHILD_CHECK(limit.rlim_max > limit.rlim_cur);
+    memset(stile__region_block(region, region->size, 0), 1, 2 * STILE__BLOCK_SIZE);
+    stile__region_unmake(region);
 }
 
 static void test_file_size_limit(void **state)
 {
     uint64_t least =
-        stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, 0, 0}).size;
+        stile__region_layout((struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, 0, 0, 0}).size;
     uint64_t sizes[] = {least, 8u << 20, 100u << 20};
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         assert_int_equal(in_child(fits, &sizes[i]), 0);
     least--;
     assert_int_equal(in_child(does_not_fit, &least), 0);
+    assert_int_equal(in_child(fits_all_the_same, &least), 0);
     least = 0;
     assert_int_equal(in_child(does_not_fit, &least), 0);
+    assert_int_equal(in_child(fits_all_the_same, &least), 0);
 }
 
 static void little_address_space(void *unused)

@@ -8,6 +8,7 @@
 
 #include "barriers/ownership.h"
 #include "barriers/ownership_check.h"
+#include "profiler/region/layout.h"
 
 #define ROUNDS (UNDER_SANITIZER ? 4000 : 40000)
 #define WORDS  32u
@@ -161,6 +162,20 @@ static void test_force(void **state)
     stile__stack_die(&status);
     assert_int_equal(now(), STILE__STACK_DEAD);
     assert_false(stile__scan_drop(&status, seen));
+}
+
+/* Who stopped the world for a dump died in it: one wait bears that, and none after it. */
+static void test_freeze_of_the_dead(void **state)
+{
+    (void)state;
+    stile__stack_begin(&status);
+    atomic_store(&freezing, STILE__FREEZE_DUMP + 7);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(stile__stack_wait(&status, STILE__WAIT_SLEEP));
+        stile__stack_resume(&status, &freezing);
+        assert_int_equal(now(), STILE__STACK_RUNNING);
+        assert_int_equal(atomic_load(&freezing), 0);
+    }
 }
 
 static _Atomic bool through;
@@ -403,6 +418,7 @@ int main(void)
         TEST(test_table_of_executing_waits),
         TEST(test_counts_come_round),
         TEST(test_force),
+        TEST(test_freeze_of_the_dead),
         TEST(test_freeze_parks),
         TEST(test_death_waits_for_a_reader),
         TEST(test_readers_and_owner),

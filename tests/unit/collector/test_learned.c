@@ -128,6 +128,29 @@ static void test_too_many_rows(void **state)
     assert_int_equal(learned_rows(learned, b)->rule, STILE__RULE_OTHER);
 }
 
+/* Whether a function reads its own return address is not asked where there will be no barrier. */
+static void test_a_file_without_barriers(void **state)
+{
+    uint64_t at = vaddr_of(test_once);
+    unsigned marked = 0;
+    (void)state;
+    learned_barriers_forbid(learned);
+    const struct learned_block *b = learned_get(learned, at);
+    assert_non_null(b);
+    for (uint32_t i = 0; i < b->n; i++) {
+        uint64_t rule = learned_rows(learned, b)[i].rule;
+        struct cfi_row row =
+            cfi_row_at(cfi, &elf, b->number * BLOCK + learned_rows(learned, b)[i].byte, UINT64_MAX);
+        assert_int_equal(rule & ~(uint64_t)STILE__RULE_READS_RA, row.rule & ~(uint64_t)STILE__RULE_READS_RA);
+        unsigned op = stile__rule_op(rule);
+        if (op != STILE__RULE_RSP && op != STILE__RULE_RBP) /* the others have no barrier anyway */
+            continue;
+        assert_true((rule & STILE__RULE_READS_RA) != 0);
+        marked++;
+    }
+    assert_true(marked > 0);
+}
+
 static void test_a_file_without_cfi(void **state)
 {
     struct elf_file none;
@@ -152,9 +175,8 @@ static void test_a_file_without_cfi(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_every_byte),
-        TEST(test_once),
-        TEST(test_too_many_rows),
+        TEST(test_every_byte),         TEST(test_once),
+        TEST(test_too_many_rows),      TEST(test_a_file_without_barriers),
         TEST(test_a_file_without_cfi),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

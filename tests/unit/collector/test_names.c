@@ -271,7 +271,7 @@ static size_t hello_make(struct stile__hello *h, const char *texts, size_t n)
 
 static void test_hello(void **state)
 {
-    static const char good[] = "a\0bc\0\0def\0g\0hi"; /* and the last NUL */
+    static const char good[] = "a\0bc\0\0def\0g\0hi\0jk"; /* and the last NUL */
     static struct stile__hello h;
     struct hello_text t;
 
@@ -284,6 +284,7 @@ static void test_hello(void **state)
     assert_string_equal(t.text[STILE__HELLO_COMMAND], "def");
     assert_string_equal(t.text[STILE__HELLO_BLOCK_TEMPLATE], "g");
     assert_string_equal(t.text[STILE__HELLO_BLOCK_PATH], "hi");
+    assert_string_equal(t.text[STILE__HELLO_CRASH_PATH], "jk");
     for (size_t n = 0; n < size; n++)
         assert_false(hello_parse(&h, n, &t));
     assert_false(hello_parse(&h, size + 1, &t));

@@ -248,7 +248,8 @@ static const char *try_read(void)
 {
     unsigned descriptors = count_descriptors();
     perf_map_free(&map);
-    const char *why = perf_map_read(&map, h.process);
+    const struct perf_map_owner owner = perf_map_owner(h.process);
+    const char *why = perf_map_read(&map, &owner);
     assert_int_equal(count_descriptors(), descriptors);
     if (why != NULL)
         assert_null(map.text);

@@ -103,6 +103,18 @@ static void test_counters(void **state)
     assert_int_equal(h.process->cpu_ns, 50000000);
 }
 
+/* More ticks than their weight is worth are not believed. */
+static void test_counters_that_cannot_be(void **state)
+{
+    (void)state;
+    atomic_store(&h.slot->signals, 1);
+    atomic_store(&h.slot->lost_ticks, UINT64_MAX / 2 + 3);
+    atomic_store(&h.slot->lost_ns, 30000000);
+    process_drain(h.process);
+    assert_int_equal(h.process->ticks, 3);
+    assert_int_equal(h.process->cpu_ns, 30000000);
+}
+
 /* What became of barriers, by thread: taken once, and from zero for the next thread of the slot. */
 static void test_barrier_counts(void **state)
 {
@@ -467,6 +479,7 @@ int main(void)
         TEST(test_ticks_arrive),
         TEST(test_a_ring_goes_round),
         TEST(test_counters),
+        TEST(test_counters_that_cannot_be),
         TEST(test_barrier_counts),
         TEST(test_more_time_than_there_is),
         TEST(test_a_slot_used_again),

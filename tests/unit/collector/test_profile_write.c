@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "profiler/collector/look_up.h"
 #include "profiler/collector/profile_write.h"
 #include "proto/reader.h"
 
@@ -133,6 +134,36 @@ static void test_a_file(void **state)
     assert_int_equal(count_descriptors(), descriptors);
 }
 
+/* The kernel gives a thread's id to a later one: what is the same of both is one sample, of another stack or name it is not. */
+static void test_id_used_again(void **state)
+{
+    struct stile__profile *p;
+    char err[512];
+    uint64_t frames[] = {(uintptr_t)&a_name_to_find + 4, (uintptr_t)&set_up + 1, 0x1234};
+    (void)state;
+    atomic_store(&h.slot->generation, 2);
+    hand_made_tick(&h, frames, 3, STILE__REASON_NONE, 4);
+    hand_made_tick(&h, frames, 2, STILE__REASON_NONE, 5);
+    process_drain(h.process);
+    atomic_store(&h.slot->generation, 3);
+    hand_made_tick(&h, frames, 3, STILE__REASON_NONE, 6);
+    process_drain(h.process);
+    assert_int_equal(h.process->n_threads, 3);
+    snprintf(h.process->threads[2].comm, sizeof h.process->threads[2].comm, "another");
+    assert_int_equal(profile_write(h.process, scratch_path("x.pb"), false), 0);
+    assert_int_equal(stile__profile_read(scratch_path("x.pb"), &p, err, sizeof err), 0);
+    assert_int_equal(p->pb->n_sample, 4);
+    int64_t ticks[] = {3 + 4, 2, 5, 6};
+    for (size_t i = 0; i < 4; i++) {
+        size_t k = 0;
+        while (k < 4 && p->pb->sample[k]->value[0] != ticks[i])
+            k++;
+        assert_true(k < 4);
+        assert_int_equal(p->pb->sample[k]->value[1], ticks[i] * 10000000);
+    }
+    stile__profile_free(p);
+}
+
 static void test_replaces_a_file(void **state)
 {
     (void)state;
@@ -165,6 +196,85 @@ static void test_where_no_file_can_be(void **state)
     assert_int_equal(mkdir(scratch_path("d.pb"), 0700), 0);
     assert_true(profile_write(h.process, scratch_path("d.pb"), false) < 0);
     assert_int_equal(files(), 1);
+}
+
+/* The file of that process, whose names had no time. */
+static void late_check(const char *path, bool *named)
+{
+    struct stile__profile *p;
+    char err[512];
+    CHILD_CHECK(stile__profile_read(path, &p, err, sizeof err) == 0);
+    CHILD_CHECK(p->pb->n_sample == 2);
+    CHILD_CHECK(
+        has_comment(p, "names: time was up; lines and inlined functions are left out for 2 of 2 places"));
+    const Perftools__Profiles__Sample *s = p->pb->sample[0];
+    *named = strcmp(name_at(p, s, 0), "a_name_to_find") == 0;
+    CHILD_CHECK(*named || strstr(name_at(p, s, 0), "unit_collector_profile_write+0x") != NULL);
+    for (size_t i = 0; i < p->pb->n_location; i++)
+        CHILD_CHECK(p->pb->location[i]->n_line == 1 && p->pb->location[i]->line[0]->line == 0);
+    CHILD_CHECK(!p->pb->mapping[0]->has_line_numbers);
+    stile__profile_free(p);
+}
+
+/* Files that come later get names, which take little, but no lines. */
+static void without_time(void *unused)
+{
+    bool named = false;
+    (void)unused;
+    look_up_until(1);
+    for (int i = 1; i < 100 && !(named && i > 2); i++) {
+        CHILD_CHECK(profile_write(h.process, scratch_path("x.pb"), true) == 0);
+        CHILD_CHECK(look_up_lines_late() == 2 * (uint32_t)i);
+        late_check(scratch_path("x.pb"), &named);
+    }
+    CHILD_CHECK(named);
+}
+
+static void test_names_without_time(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(without_time, NULL), 0);
+}
+
+static void ample_time(void *unused)
+{
+    (void)unused;
+    look_up_until(now_mono_ns() + 600000000000u);
+    CHILD_CHECK(profile_write(h.process, scratch_path("x.pb"), true) == 0);
+    CHILD_CHECK(look_up_lines_late() == 0);
+}
+
+static void test_names_in_time(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(ample_time, NULL), 0);
+    content_check(scratch_path("x.pb"), true);
+}
+
+/* Where no thread is to be had. */
+static void without_threads(void *us)
+{
+    const struct rlimit none = {0, 0};
+    const bool ample = *(uint64_t *)us > 1000000;
+    CHILD_CHECK(setrlimit(RLIMIT_NPROC, &none) == 0);
+    CHILD_CHECK(geteuid() != 0 || setresuid(65534, 65534, 65534) == 0);
+    CHILD_CHECK(fork() == -1);
+    look_up_until(now_mono_ns() + *(uint64_t *)us * 1000);
+    struct look_up *l = look_up_new(&h.process->mappings, &h.process->tree);
+    CHILD_CHECK(l != NULL);
+    struct look_up_late late = look_up_late_of(l);
+    CHILD_CHECK(late.places == 2 && late.nameless == 0);
+    CHILD_CHECK(late.lines == (ample ? 0 : 2));
+    look_up_free(l);
+}
+
+/* Names in any case, and lines as far as there is time: to open a file takes longer than the second one allows. */
+static void test_names_without_threads(void **state)
+{
+    uint64_t ample = 600000000, little = 20;
+    (void)state;
+    assert_int_equal(in_child(without_threads, &ample), 0);
+    assert_int_equal(in_child(without_threads, &little), 0);
 }
 
 static void file_too_large(void *unused)
@@ -352,10 +462,18 @@ static void test_barriers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_a_file),          TEST(test_replaces_a_file),
-        TEST(test_planted_links),   TEST(test_where_no_file_can_be),
-        TEST(test_too_little_room), TEST(test_disk_full),
-        TEST(test_run_time_code),   TEST(test_barriers),
+        TEST(test_a_file),
+        TEST(test_id_used_again),
+        TEST(test_replaces_a_file),
+        TEST(test_planted_links),
+        TEST(test_where_no_file_can_be),
+        TEST(test_too_little_room),
+        TEST(test_disk_full),
+        TEST(test_run_time_code),
+        TEST(test_barriers),
+        TEST(test_names_without_time),
+        TEST(test_names_in_time),
+        TEST(test_names_without_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -32,7 +32,7 @@ static struct made {
 
 static void made_map(struct made *m, uint32_t pages)
 {
-    m->size = (struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, pages, 0};
+    m->size = (struct stile__region_size){16, 64, STILE__RING_CELLS_MIN, pages, 0, 0};
     m->region = mmap(NULL, stile__region_layout(m->size).size + BEHIND, PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(m->region != MAP_FAILED);
@@ -44,6 +44,7 @@ static void made_open(struct made *m, uint32_t pages)
 {
     made_map(m, pages);
     rule_table_open(&m->table, m->region, m->size, &mappings, atomic_load(&m->region->unloads));
+    m->table.function_ns = UINT64_MAX; /* however long it takes here */
 }
 
 static void made_close(struct made *m)
@@ -212,6 +213,17 @@ static void test_a_whole_library(void **state)
     assert_int_not_equal(find(&two, (uintptr_t)&test_a_whole_library), 0);
 }
 
+/* The first function of a file that has more than, and less than, so many bytes. */
+static void function_find(const struct mapping *m, uint64_t more_than, uint64_t less_than, uint64_t *start,
+                          uint64_t *end)
+{
+    for (*start = m->start - m->bias; *start < m->end - m->bias; *start = *end)
+        if (elf_file_entry(&m->module->elf, *start, start, end) && *end - *start > more_than &&
+            *end - *start < less_than)
+            break;
+    assert_true(*start < m->end - m->bias);
+}
+
 /* A function is learned whole, from any of its addresses; what is around it comes later, and what is far does not. */
 static void test_a_function(void **state)
 {
@@ -239,16 +251,34 @@ static void test_a_function(void **state)
     assert_int_equal(find(&one, at - 16384 - 2 * BLOCK), 0);
     assert_false(learn(&one, at));
     /* A large one, from its middle: as far as is near. */
-    for (start = m->start - m->bias; start < m->end - m->bias; start = end)
-        if (elf_file_entry(&m->module->elf, start, &start, &end) && end - start > 12000)
-            break;
-    assert_true(start < m->end - m->bias);
+    function_find(m, 12000, UINT64_MAX, &start, &end);
     uint64_t middle = (start + (end - start) / 2) + m->bias;
     learn(&one, middle);
     for (uint64_t k = middle - 4096; k < middle + 4096; k += BLOCK)
         assert_int_not_equal(find(&one, k), 0);
     assert_int_equal(find(&one, start + m->bias + BLOCK), 0);
     assert_int_equal(find(&one, end + m->bias - BLOCK), 0);
+    found_check(&one, m);
+    scratch_remove();
+}
+
+/* When time is up, the rest of a function comes later. */
+static void test_a_function_that_takes_long(void **state)
+{
+    uint64_t start, end;
+    (void)state;
+    scratch_make();
+    const struct mapping *m = copy_of_libc();
+    made_open(&one, PAGES);
+    one.table.function_ns = 0;
+    function_find(m, 4 * BLOCK, 4096, &start, &end);
+    assert_true(learn(&one, start + m->bias));
+    assert_int_not_equal(find(&one, start + m->bias), 0);
+    assert_int_equal(find(&one, start + m->bias + 2 * BLOCK), 0);
+    while (rule_table_widen(&one.table, &mappings))
+        ;
+    for (uint64_t k = start; k < end; k++)
+        assert_int_not_equal(find(&one, k + m->bias), 0);
     found_check(&one, m);
     scratch_remove();
 }
@@ -612,6 +642,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_a_whole_library),
         TEST(test_a_function),
+        TEST(test_a_function_that_takes_long),
         TEST(test_code_without_a_file),
         TEST(test_no_table),
         TEST(test_small_arenas),

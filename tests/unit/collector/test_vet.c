@@ -30,7 +30,7 @@ static const struct fixture {
 
 static struct mapping_table mappings;
 static struct stile__region *region;
-static const struct stile__region_size size = {16, 64, STILE__RING_CELLS_MIN, 64, 0};
+static const struct stile__region_size size = {16, 64, STILE__RING_CELLS_MIN, 64, 0, 0};
 
 static const char *fixture_path(const struct fixture *f)
 {

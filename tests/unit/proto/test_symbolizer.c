@@ -149,6 +149,67 @@ static void test_inlines(void **state)
     stile__symbolizer_free(s);
 }
 
+/* A module that is looked for by its build id: by its file, which proves it, else below the root of debug files. */
+/* Names alone are to be had before debug information was read, and after. */
+static void test_name_by_symbol(void **state)
+{
+    struct stile__symbolizer *s = stile__symbolizer_new();
+    struct stile__symbol_module *m = open_module(s, FIXTURE("inline"));
+    struct code outer = code_of(FIXTURE("inline"), "outer");
+    const struct stile__symbol_frame *f;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        assert_true(stile__symbolizer_name(m, outer.start, &f));
+        assert_string_equal(f->name, "outer");
+        assert_string_equal(f->system_name, "outer");
+        assert_string_equal(f->filename, "");
+        assert_int_equal(f->line, 0);
+        assert_false(stile__symbolizer_name(m, 0, &f));
+        assert_null(f);
+        check_inlines(m, outer);
+    }
+    stile__symbolizer_free(s);
+}
+
+static void test_find(void **state)
+{
+    struct stile__symbolizer *s = stile__symbolizer_new();
+    struct stile__symbol_module *m;
+    const struct stile__symbol_frame *f;
+    uint8_t id[20];
+    bool other = false;
+    int fd = open(FIXTURE("high"), O_RDONLY | O_CLOEXEC);
+    char *hex = command_output("readelf -n " FIXTURE("high") " | sed -n 's/.*Build ID: //p'");
+    char *symbol = command_output("readelf -sW " FIXTURE("high") " | awk '$8 == \"quiet\" { print $2 }'");
+    uint64_t address = strtoull(symbol, NULL, 16);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(id); i++)
+        sscanf(hex + 2 * i, "%2hhx", &id[i]);
+    m = stile__symbolizer_module_find(s, FIXTURE("high"), fd, id, sizeof(id), &other);
+    assert_non_null(m);
+    assert_false(other);
+    assert_int_equal(stile__symbolizer_frames_linked(m, address, &f), 1);
+    assert_string_equal(f->name, "quiet");
+    assert_int_equal(stile__symbolizer_frames(m, code_of(FIXTURE("high"), "quiet").start, &f), 1);
+    assert_string_equal(f->name, "quiet");
+    assert_int_equal(stile__symbolizer_frames(m, address, &f), 0); /* the file has no such offset */
+    id[19] ^= 1;
+    assert_null(stile__symbolizer_module_find(s, FIXTURE("high"), fd, id, sizeof(id), &other));
+    assert_true(other);
+    other = false;
+    assert_null(stile__symbolizer_module_find(s, FIXTURE("high"), fd, id, 0, &other)); /* it has one */
+    assert_true(other);
+    other = false;
+    assert_null(stile__symbolizer_module_find(s, NULL, -1, id, sizeof(id), &other));
+    assert_false(other);
+    close(fd);
+    free(hex);
+    free(symbol);
+    stile__symbolizer_free(s);
+}
+
 static void test_outside_of_symbols(void **state)
 {
     struct stile__symbolizer *s = stile__symbolizer_new();
@@ -463,10 +524,13 @@ static void test_keeps_no_descriptor(void **state)
     int before = open_descriptors();
 
     (void)state;
-    open_module(s, FIXTURE("inline"));
-    open_module(s, FIXTURE("linked"));
-    open_module(s, "/proc/self/exe");
+    stile__symbolizer_coverage(open_module(s, FIXTURE("inline")));
+    stile__symbolizer_coverage(open_module(s, FIXTURE("linked")));
+    stile__symbolizer_coverage(open_module(s, "/proc/self/exe"));
     assert_int_equal(open_descriptors(), before);
+    for (int i = 0; i < 300; i++) /* of which nobody asks for lines yet */
+        open_module(s, FIXTURE("inline"));
+    assert_true(open_descriptors() - before < 200);
     stile__symbolizer_free(s);
     assert_int_equal(open_descriptors(), before);
 }
@@ -498,6 +562,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_keeps_no_descriptor), /* first: later ones open more than there may be */
         cmocka_unit_test(test_inlines),
+        cmocka_unit_test(test_name_by_symbol),
+        cmocka_unit_test(test_find),
         cmocka_unit_test(test_outside_of_symbols),
         cmocka_unit_test(test_choice_of_names),
         cmocka_unit_test(test_cplusplus),

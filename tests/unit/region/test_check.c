@@ -27,7 +27,7 @@ static void region_good(void)
 
 static uint64_t good_size(void)
 {
-    return stile__region_layout((struct stile__region_size){64, 128, STILE__RING_CELLS_MIN, 16, 0}).size;
+    return stile__region_layout((struct stile__region_size){64, 128, STILE__RING_CELLS_MIN, 16, 0, 0}).size;
 }
 
 static void refused(const char *why)
@@ -103,6 +103,12 @@ static void test_region_errors(void **state)
     refused("the region's room for waits is out of range");
     region.size.waits = 1; /* a page more for each slot */
     refused(small);
+    region.size.report = STILE__REPORT_BYTES + STILE__PAGE;
+    refused("the region's room for a report is out of range");
+    region.size.report = STILE__PAGE / 2;
+    refused("the region's room for a report is out of range");
+    region.size.report = STILE__PAGE;
+    refused(small);
     region.block_rate_ns = STILE__BLOCK_RATE_MAX + 1ull;
     refused("the region's rate of waits is out of range");
     region.advance_ns = STILE__ADVANCE_NS_MAX + 1;
@@ -134,9 +140,9 @@ static void test_random_regions(void **state)
         uint64_t file_size = next_number(&numbers) >> (pick % 48);
         region_good();
         fill_random(&region, offsetof(struct stile__region, start_unix_ns), &numbers);
-        if (pick & 1u << 8)
+        if (pick & 5u << 8)
             region.magic = STILE__REGION_MAGIC;
-        if (pick & 1u << 9)
+        if (pick & 5u << 9)
             region.version = STILE__REGION_VERSION;
         if (pick & 1u << 10)
             region.size.slot_max %= STILE__SLOT_MAX * 2;
@@ -152,6 +158,8 @@ static void test_random_regions(void **state)
             region.period_ns %= 1250000000;
         if (pick & 15ull << 48)
             region.size.waits &= 1;
+        if (pick & 31ull << 43)
+            region.size.report = region.size.report % 64 * STILE__PAGE;
         if (pick & 15ull << 52)
             region.block_rate_ns %= STILE__BLOCK_RATE_MAX * 9ull / 8;
         if (pick & 15ull << 56)
@@ -165,6 +173,7 @@ static void test_random_regions(void **state)
         assert_true(size.ring_cells >= STILE__RING_CELLS_MIN && size.ring_cells <= STILE__RING_CELLS_MAX &&
                     (size.ring_cells & (size.ring_cells - 1)) == 0);
         assert_true(size.rule_pages <= STILE__RULES_PAGES_MAX && size.waits <= 1);
+        assert_true(size.report <= STILE__REPORT_BYTES && size.report % STILE__PAGE == 0);
         assert_true(region.block_rate_ns <= STILE__BLOCK_RATE_MAX &&
                     region.advance_ns <= STILE__ADVANCE_NS_MAX);
         assert_true(stile__region_layout(size).size <= file_size);
@@ -177,7 +186,7 @@ static void test_random_regions(void **state)
 /* No ring overlaps the next one, and the last one ends where the blocks begin. */
 static void test_rings(void **state)
 {
-    struct stile__region_size s = {STILE__SLOTS_LARGE * 2, 16, STILE__RING_CELLS_MIN, 16, 0};
+    struct stile__region_size s = {STILE__SLOTS_LARGE * 2, 16, STILE__RING_CELLS_MIN, 16, 0, 0};
     (void)state;
     for (; s.ring_cells <= STILE__RING_CELLS_MAX; s.ring_cells *= 2) {
         assert_int_equal(stile__ring_offset(s, 0), 0);
@@ -347,6 +356,10 @@ static void test_random_records(void **state)
         r->n_inline = pick & 1u << 30 ? r->n_new : r->n_inline % 64;
         if (pick & 1u << 29)
             r->frames_block %= STILE__BLOCK_MAX;
+        if (pick & 7ull << 40)
+            r->flags &= STILE__IN_KERNEL | STILE__IS_BASE | STILE__IS_WAIT;
+        if ((r->flags & STILE__IS_DUMP) != 0 && pick & 1ull << 43)
+            r->ticks = 0;
         if (pick & 7ull << 31)
             r->kept %= STILE__DEPTH_MAX + 1;
         if (pick & 7ull << 34)
@@ -358,7 +371,8 @@ static void test_random_records(void **state)
                 bool snapshot = r->kind != STILE__RECORD_WALKED;
                 uint64_t words = r->n_inline + (snapshot ? 17ull : 0) +
                                  (r->flags & STILE__IS_WAIT ? STILE__WAIT_WORDS : 0);
-                assert_true(r->ticks != 0 || (r->flags & STILE__IS_WAIT) != 0);
+                assert_true(r->ticks != 0 || (r->flags & (STILE__IS_WAIT | STILE__IS_DUMP)) != 0);
+                assert_true((r->flags & STILE__IS_DUMP) == 0 || (r->ticks == 0 && r->kept == 0));
                 assert_true(r->n_inline == r->n_new || (r->n_inline < r->n_new && r->frames_block < blocks));
                 assert_int_equal(snapshot, r->block != STILE__BLOCK_NONE);
                 assert_true(sizeof *r + words * 8 <= (uint64_t)r->cells * STILE__CELL_BYTES);

@@ -11,7 +11,7 @@
 
 struct world world;
 
-static const struct stile__region_size size_made = {4, 256, STILE__RING_CELLS_MAX, 2048, 0};
+static const struct stile__region_size size_made = {4, 256, STILE__RING_CELLS_MAX, 2048, 0, 0};
 
 void world_begin(enum stile__barriers_wish wish)
 {

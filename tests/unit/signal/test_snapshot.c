@@ -15,7 +15,7 @@ static struct stile__session session;
 static uint8_t *memory; /* stands for a stack of 512 KiB */
 static struct stile__bounds stack;
 static struct stile__record record;
-static const struct stile__region_size size_made = {SLOTS, BLOCKS, STILE__RING_CELLS_MIN, 0, 0};
+static const struct stile__region_size size_made = {SLOTS, BLOCKS, STILE__RING_CELLS_MIN, 0, 0, 0};
 
 static int set_up(void **state)
 {

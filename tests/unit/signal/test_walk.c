@@ -38,7 +38,7 @@ static uint8_t *memory; /* the thread's stack */
 static struct stile__record *record;
 static uint32_t n_kinds, n_rows;
 static uint64_t sessions; /* so far */
-static const struct stile__region_size size_made = {SLOTS, BLOCKS, STILE__RING_CELLS_MIN, PAGES, 0};
+static const struct stile__region_size size_made = {SLOTS, BLOCKS, STILE__RING_CELLS_MIN, PAGES, 0, 0};
 
 /* Memory with a page before and one after it that cannot be touched. */
 static uint8_t *guarded(size_t bytes)
