@@ -76,7 +76,8 @@ void stile__id_table_free(struct stile__id_table *t)
 
 uint64_t stile__hash_add(uint64_t hash, uint64_t value)
 {
-    hash = (hash ^ value) * 0x9e3779b97f4a7c15u;
+    /* Turned first: else two equal numbers, such as a name that is its own system name, would cancel out. */
+    hash = ((hash << 25 | hash >> 39) ^ value) * 0x9e3779b97f4a7c15u;
     return hash ^ (hash >> 32);
 }
 

@@ -19,7 +19,7 @@
 struct cfi {
     Elf *elf;
     Dwarf_CFI *dwarf;
-    struct own_address own; /* of the function that was looked at last */
+    struct own_address own;
     bool no_barriers;
 };
 

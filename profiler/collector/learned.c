@@ -81,24 +81,29 @@ static uint64_t clock_ns(clockid_t clock)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* How long reading a block has taken. */
+/* Since when a block is read. */
 struct reading {
-    uint64_t cpu_start, wall_start;
+    uint64_t wall_start;
+    uint64_t cpu_start; /* 0: it has not been looked at yet */
 };
 
-/* Not by the wall clock: what a file's rules are must not depend on how busy the machine was. But that one is asked first: it
- * takes no system call, and less wall time is less CPU time. */
-static bool took_long(const struct reading *r)
+/* Not by the wall clock alone: what a file's rules are must not depend on how busy the machine was. But that one takes no
+ * system call, so the thread's own is asked only of what has taken long by it already, and counts from there. */
+static bool took_long(struct reading *r)
 {
-    return clock_ns(CLOCK_MONOTONIC) - r->wall_start > BLOCK_NS_MAX &&
-           clock_ns(CLOCK_THREAD_CPUTIME_ID) - r->cpu_start > BLOCK_NS_MAX;
+    if (clock_ns(CLOCK_MONOTONIC) - r->wall_start <= BLOCK_NS_MAX)
+        return false;
+    const uint64_t cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    if (r->cpu_start == 0)
+        r->cpu_start = cpu;
+    return cpu - r->cpu_start > BLOCK_NS_MAX;
 }
 
 /* Reads the rows of a block, equal neighbours joined. */
 static int block_read(struct learned *l, struct learned_block *b)
 {
     const uint64_t from = b->number << STILE__RULES_BLOCK_BITS, to = from + BLOCK_BYTES;
-    const struct reading reading = {clock_ns(CLOCK_THREAD_CPUTIME_ID), clock_ns(CLOCK_MONOTONIC)};
+    struct reading reading = {.wall_start = clock_ns(CLOCK_MONOTONIC)};
     bool much = false; /* more than there can be, or more than the collector has time for */
     b->first = (uint32_t)l->n_rows;
     for (uint64_t at = from; at < to && !much;) {

@@ -88,19 +88,27 @@ static bool jumps_to_one(const struct own_address *o, const struct elf_file *elf
     return false;
 }
 
-void own_address_free(struct own_address *o)
+static void function_drop(struct own_address *o)
 {
     free(o->code);
     o->code = NULL;
     o->n = 0;
     o->start = o->end = 0;
-    o->n_answers = 0;
     o->jumps = false;
+}
+
+void own_address_free(struct own_address *o)
+{
+    function_drop(o);
+    free(o->answers);
+    o->answers = NULL;
+    o->n_answers = o->cap_answers = 0;
+    stile__id_table_free(&o->by_question);
 }
 
 static void function_take(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end)
 {
-    own_address_free(o);
+    function_drop(o);
     o->start = start;
     o->end = end;
     if (end <= start || end - start > CODE_MAX)
@@ -112,6 +120,35 @@ static void function_take(struct own_address *o, const struct elf_file *elf, uin
     o->jumps = jumps_to_one(o, elf);
 }
 
+struct question {
+    const struct own_address *o;
+    uint64_t start, end, rule;
+};
+
+static bool is_answered(const void *context, uint64_t id)
+{
+    const struct question *q = context;
+    const struct own_address_answer *a = &q->o->answers[id];
+    return a->start == q->start && a->end == q->end && a->rule == q->rule;
+}
+
+/* Without memory for it, it will be found out again. */
+static void answer_keep(struct own_address *o, uint64_t hash, const struct own_address_answer *answer)
+{
+    if (o->n_answers == o->cap_answers) {
+        size_t cap = o->cap_answers != 0 ? o->cap_answers * 2 : 64;
+        struct own_address_answer *answers = realloc(o->answers, cap * sizeof *answers);
+        if (answers == NULL)
+            return;
+        o->answers = answers;
+        o->cap_answers = cap;
+    }
+    if (stile__id_table_reserve(&o->by_question) != 0)
+        return;
+    o->answers[o->n_answers] = *answer;
+    stile__id_table_add(&o->by_question, hash, o->n_answers++);
+}
+
 bool own_address_read(struct own_address *o, const struct elf_file *elf, uint64_t start, uint64_t end,
                       uint64_t rule)
 {
@@ -119,15 +156,14 @@ bool own_address_read(struct own_address *o, const struct elf_file *elf, uint64_
         return false;
     /* Where rbp is saved makes no difference. */
     rule = stile__rule_make(stile__rule_op(rule), stile__rule_offset(rule), 0, 0);
+    const struct question q = {o, start, end, rule};
+    const uint64_t hash = stile__hash_add(stile__hash_add(stile__hash_add(0, start), end), rule);
+    uint64_t id;
+    if (stile__id_table_find(&o->by_question, hash, is_answered, &q, &id))
+        return o->answers[id].reads;
     if (o->start != start || o->end != end)
         function_take(o, elf, start, end);
-    for (unsigned i = 0; i < o->n_answers; i++)
-        if (o->answers[i].rule == rule)
-            return o->answers[i].reads;
-    bool reads = o->n == 0 || o->jumps || code_uses(o->code, o->n, rule);
-    if (o->n_answers < OWN_ADDRESS_ANSWERS) {
-        o->answers[o->n_answers].rule = rule;
-        o->answers[o->n_answers++].reads = reads;
-    }
+    const bool reads = o->n == 0 || o->jumps || code_uses(o->code, o->n, rule);
+    answer_keep(o, hash, &(struct own_address_answer){start, end, rule, reads});
     return reads;
 }

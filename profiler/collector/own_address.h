@@ -8,20 +8,23 @@
 #include <stdint.h>
 
 #include "profiler/collector/elf_file.h"
+#include "proto/id_table.h"
 
-#define OWN_ADDRESS_ANSWERS 32u
+struct own_address_answer {
+    uint64_t start, end, rule;
+    bool reads;
+};
 
-/* The code of the function that was asked for last, and what was answered. Zeros at first. */
+/* The code of the function that was asked for last, and all that was answered: a function is asked for once for each of its
+ * blocks of rules, with others in between. Zeros at first. */
 struct own_address {
     uint64_t start, end;
     uint8_t *code; /* owned */
     size_t n;      /* 0: it cannot be read */
-    struct {
-        uint64_t rule;
-        bool reads;
-    } answers[OWN_ADDRESS_ANSWERS];
-    unsigned n_answers;
-    bool jumps; /* it ends in a jump to a function that takes its return address at once */
+    bool jumps;    /* it ends in a jump to a function that takes its return address at once */
+    struct own_address_answer *answers; /* owned */
+    size_t n_answers, cap_answers;
+    struct stile__id_table by_question;
 };
 
 /* Whether the function at start, up to end, has an instruction that uses the word at CFA - 8, with the CFA as one of its

@@ -12,8 +12,9 @@
 #define FUNCTION_NS    2000000u
 #define AROUND_BYTES                                                                                         \
     16384u /* and so much of what is around it later: code that belongs together lies together */
-#define BLOCK      (1ull << STILE__RULES_BLOCK_BITS)
-#define PAGE_BYTES (STILE__RULES_PAGE_WORDS * sizeof(uint32_t))
+#define BLOCK         (1ull << STILE__RULES_BLOCK_BITS)
+#define AROUND_BLOCKS (2 * AROUND_BYTES / BLOCK) /* on both sides */
+#define PAGE_BYTES    (STILE__RULES_PAGE_WORDS * sizeof(uint32_t))
 _Static_assert(PAGE_BYTES == STILE__PAGE, "a page of the arena is a page of memory");
 
 /* The pages are there before anything points to them: a read in the handler must not fail. */
@@ -200,15 +201,16 @@ static void later_add(struct rule_table *t, uint64_t address)
     t->later[t->n_later++ % RULE_TABLE_LATER] = address;
 }
 
-/* A block of a file's code, if it is not known yet. */
-static void block_learn(struct rule_table *t, const struct mapping *m, uint64_t vaddr)
+/* A block of a file's code. False: there was nothing to do, as it is known, or is none of that file. */
+static bool block_learn(struct rule_table *t, const struct mapping *m, uint64_t vaddr)
 {
     const uint64_t address = vaddr + m->bias;
     if (address < m->start || address >= m->end || rule_table_has(t, address))
-        return;
+        return false;
     const struct learned_block *b = learned_get(m->module->learned, vaddr);
     if (b != NULL)
         learned_publish(t, m, b);
+    return true;
 }
 
 /* Code of a file: the function, as far as it is near. */
@@ -242,11 +244,14 @@ bool rule_table_widen(struct rule_table *t, const struct mapping_table *mappings
     const uint64_t address = t->later[t->later_done % RULE_TABLE_LATER];
     const uint32_t i = mappings_find(mappings, address);
     const struct mapping *m = i != MAPPING_NONE ? &mappings->all[i] : NULL;
-    /* One block on this side, then one on the other, then the next. */
-    const uint64_t by = (t->later_blocks / 2 + 1) * BLOCK;
-    if (m != NULL && m->module != NULL && m->module->learned != NULL)
-        block_learn(t, m, (t->later_blocks % 2 == 0 ? address + by : address - by) - m->bias);
-    if (++t->later_blocks == 2 * AROUND_BYTES / BLOCK || m == NULL) {
+    const bool has_rules = m != NULL && m->module != NULL && m->module->learned != NULL;
+    bool learned = false;
+    /* One block on this side, then one on the other, then the next. Most are known by what else was learned. */
+    while (has_rules && !learned && t->later_blocks < AROUND_BLOCKS) {
+        const uint64_t by = (t->later_blocks / 2 + 1) * BLOCK;
+        learned = block_learn(t, m, (t->later_blocks++ % 2 == 0 ? address + by : address - by) - m->bias);
+    }
+    if (!has_rules || t->later_blocks == AROUND_BLOCKS) {
         t->later_blocks = 0;
         t->later_done++;
     }

@@ -145,6 +145,9 @@ static void test_answers(void **state)
         assert_false(own_address_read(&o, &self, start, end, stile__rule_make(STILE__RULE_RBP, 24, 0, 0)));
         assert_false(own_address_read(&o, &self, start, end, STILE__RULE_END));
     }
+    assert_int_equal(o.start, start); /* the code of the last question that had no answer yet: */
+    assert_false(own_address_read(&o, &self, other, other_end, stile__rule_make(STILE__RULE_RSP, 24, 0, 0)));
+    assert_int_equal(o.start, start);
     /* What cannot be read, or is too large to, is taken for one. */
     assert_true(own_address_read(&o, &self, 1ull << 40, (1ull << 40) + 64,
                                  stile__rule_make(STILE__RULE_RSP, 24, 0, 0)));
