@@ -72,17 +72,18 @@ class Bench:
                 found.append(profiler)
         return found
 
-    def _by_path(self):
+    def by_path(self):
+        """The profilers that --peer has named, whether they can be used or not."""
         known = profilers.known(self.build)
         return [p for name, p in self.profilers.items() if name not in known]
 
     def peers_by_path(self, section):
-        return self.sides(section, [p.name for p in self._by_path()])
+        return self.sides(section, [p.name for p in self.by_path()])
 
     def try_peers(self):
         """One by path under which programs do not run as they do alone is left out, or it would take all questions with
         it."""
-        for peer in self._by_path():
+        for peer in self.by_path():
             try:
                 self.run([self.program("usage"), "threads", 1, 50], peer, limit_s=PEER_LIMIT_S).forget()
             except measure.Failed as e:

@@ -80,7 +80,7 @@ def rounds_of(bench, work, names, hz, rounds):
     argv, env = work
     present = {name: p for name, p in bench.profilers.items() if not p.absent}
     if names == [PEERS]:
-        names = [p.name for p in bench.peers_by_path()]
+        names = [p.name for p in bench.by_path()]
     sides = {"plain": None, **{name: present.get(name) for name in names if name in present or name == CONTROL}}
     if len(sides) == 1:
         return {}
@@ -138,7 +138,7 @@ def walls(bench, section, program, work):
 def ask_of(bench, section, program, command):
     works = {"long": (command(bench, True), LONG), "short": (command(bench, False), SHORT)}
     if bench.quick:
-        works = {"short": (works["short"][0], [SHORT[0], LONG[1]])}
+        works = {"short": (works["short"][0], [SHORT[0], LONG[1], (AT_MOST, [PEERS], 1)])}
     lines = {}
     for length, (work, groups) in works.items():
         bench.run(work[0], env=work[1]).forget()  # its files are in memory
