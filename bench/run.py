@@ -91,21 +91,24 @@ class Bench:
 
     def run(self, argv, side=None, **how):
         """What ended badly has no figures."""
-        return self._check(measure.run(self, argv, side, **how), argv, side.name if side else "plain")
+        return self._check(measure.run(self, argv, side, **how), argv, side)
 
     @staticmethod
-    def _check(run, argv, name):
+    def _check(run, argv, side):
+        name = side.name if side else "plain"
         if run.status != 0:
             raise measure.Failed(f"{Path(argv[0]).name}, {name}: ended with {run.status}")
         if PRELOAD_FAILED in run.err:  # the loader goes on without
             raise measure.Failed(f"{Path(argv[0]).name}, {name}: a library cannot be preloaded")
+        if side and side.writes() and run.profile_bytes == 0:  # what does nothing costs nothing
+            raise measure.Failed(f"{Path(argv[0]).name}, {name}: it wrote no profile")
         return run
 
     def at_once(self, sides, **how):
         """As `run`, of all sides."""
         runs = measure.at_once(self, sides, **how)
-        for name, (argv, _, _, _) in sides.items():
-            self._check(runs[name], argv, name)
+        for name, (argv, side, _, _) in sides.items():
+            self._check(runs[name], argv, side)
         return runs
 
 
@@ -162,7 +165,6 @@ def main():
     measure.become_subreaper()
     bench = Bench(a.build, a.out, a.runs, a.quick, a.peers)
     described, noise, sections = machine.described(), machine.Noise(), []
-    failed = False
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as if interrupted
     try:
         bench.try_peers()
@@ -173,12 +175,10 @@ def main():
             try:
                 module.ask(bench, section)
             except measure.Failed as e:
-                failed = True
-                section.without("the rest", str(e))
+                section.failed("the rest", str(e))
             except Exception as e:  # pylint: disable=broad-exception-caught  # the other questions go on
-                failed = True
                 traceback.print_exc()
-                section.without("the rest", f"{type(e).__name__}: {e}")
+                section.failed("the rest", f"{type(e).__name__}: {e}")
             print(section.text() + "\n", flush=True)
             for plot in section.plots:
                 report.write_plot(a.out / f"{plot.name}.svg", plot)
@@ -199,7 +199,7 @@ def main():
     missed = [r for s in sections for r in s.rows if r.met is False]
     if missed and not a.quick:
         print(f"{len(missed)} of the targets were missed: " + ", ".join(f"{r.what} ({r.side})" for r in missed))
-    return 1 if failed else 0
+    return 1 if any(s.broken for s in sections) else 0
 
 
 if __name__ == "__main__":

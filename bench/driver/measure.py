@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import random
 import select
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 PROFILE = "profile.pb.gz"  # Stile takes other names for somebody else's variable
 LEFT_BEHIND_S = 60  # within which what a command has left behind, such as a collector, has to end
+RESAMPLED = 2000
 
 
 class Failed(Exception):
@@ -223,6 +225,22 @@ class Figure:
 def ratio(ours, theirs):
     """Round by round, so that a round in which the machine was slow is slow on both sides."""
     return Figure.of([a / b if b else math.nan for a, b in zip(ours, theirs)])
+
+
+def ratio_of_extras(ours, theirs):
+    """Differences of noisy numbers may be near zero in a round, so the ratio is that of their medians; its quartiles
+    are those of the same for rounds that are drawn again."""
+    draw, n, ratios = random.Random(1), len(ours), []  # the same rounds, the same figure
+    for _ in range(RESAMPLED if n > 1 else 0):
+        rounds = [draw.randrange(n) for _ in range(n)]
+        below = statistics.median(theirs[i] for i in rounds)
+        if below > 0:
+            ratios.append(statistics.median(ours[i] for i in rounds) / below)
+    below = statistics.median(theirs)
+    if below <= 0:
+        return Figure.of([])
+    drawn = Figure.of(ratios or [statistics.median(ours) / below])
+    return Figure(statistics.median(ours) / below, drawn.low, drawn.high, n)
 
 
 def of(runs, name):

@@ -22,6 +22,10 @@ class Profiler:
             return str(text).replace("{out}", str(out)).replace("{hz}", str(hz))
         return [filled(a) for a in self.prefix], {k: filled(v) for k, v in self.variables.items()}
 
+    def writes(self):
+        """Whether it is told where its profile goes."""
+        return any("{out}" in str(text) for text in [*self.prefix, *self.variables.values()])
+
     def preloads(self):
         return "LD_PRELOAD" in self.variables
 

@@ -44,7 +44,7 @@ class Plot:
 
 def number(value):
     """Three digits that count, however large."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return "-"
     if value == 0:
         return "0"
@@ -58,6 +58,7 @@ class Section:
     def __init__(self, name, question):
         self.name, self.question = name, question
         self.rows, self.plots, self.left_out = [], [], []
+        self.broken = False  # something that was to be measured could not be
 
     def add(self, what, side, against, figure, target=math.nan, least=False, note="", **values):
         """`target`: the most that the median may be, or with `least` the least."""
@@ -68,6 +69,10 @@ class Section:
         """A side that could not be measured is said, never left out silently."""
         if (side, why) not in self.left_out:
             self.left_out.append((side, why))
+
+    def failed(self, what, why):
+        self.without(what, why)
+        self.broken = True
 
     def plot(self, name, title, x_label, y_label, lines, log=True):
         self.plots.append(Plot(name, title, x_label, y_label, lines, log))

@@ -46,6 +46,8 @@ def pairs(bench, section):
     def one(env):
         out.parent.mkdir(exist_ok=True)
         run = bench.run(argv, env=env)
+        if "PROFILE_BLOCK" in env and not out.exists():
+            raise measure.Failed("block_pairs: no blocking profile was written")
         shutil.rmtree(out.parent)
         return {name: times[0] for name, times in google.times(run).items()}
     sides = {"plain": partial(one, {})}
@@ -68,6 +70,8 @@ def load(bench, env):
     if not told or not used.exists():
         raise measure.Failed("redis under load has not told what it did")
     _, _, user, system, *_ = used.read_text().split()
+    if "PROFILE_BLOCK" in env and not list(directory.glob("profile*")):
+        raise measure.Failed("redis under load: no blocking profile was written")
     shutil.rmtree(directory)
     return 1 / float(told[1]), float(user) + float(system)
 

@@ -32,7 +32,7 @@ def ask(bench, section):
         try:
             runs = measure.in_turn(sides, rounds, warm=False)
         except measure.Failed as e:
-            section.without(what, str(e))
+            section.failed(what, str(e))
             continue
         for p in profilers:
             more = [r - b for r, b in zip(map(resident, runs[p.name]), map(resident, runs["plain"]))]

@@ -1,6 +1,5 @@
 """What sampling costs real programs, and what of that is the clock's."""
 
-import random
 import statistics
 import subprocess
 import sys
@@ -26,7 +25,6 @@ LONG = [(AT_MOST, ["floor", "stile"], 5), (1000, ["stile", "perf fp"], 3)]
 WALL = [("stile", 100), ("stile", 1000), ("stile", AT_MOST), ("perf fp", 1000)]
 NOT_ASKED = {("perf dwarf", 100): "what it costs there is in the noise",
              ("gperftools", AT_MOST): "it gives no more than the kernel's tick rate, as at 1000 Hz"}
-RESAMPLED = 2000
 
 
 def cpython(bench, long):
@@ -51,22 +49,6 @@ def cc1plus(bench, long):
 def extra(runs, name, attribute="cpu"):
     """CPU time beyond the plain run of the same round, as a share of that."""
     return [getattr(r, attribute) / p.cpu - 1 for r, p in zip(runs[name], runs["plain"])]
-
-
-def ratio_of_extras(ours, theirs):
-    """Differences of noisy numbers may be near zero in a round, so the ratio is that of their medians; its quartiles
-    are those of the same for rounds that are drawn again."""
-    draw, n, ratios = random.Random(1), len(ours), []  # the same rounds, the same figure
-    for _ in range(RESAMPLED if n > 1 else 0):
-        rounds = [draw.randrange(n) for _ in range(n)]
-        below = statistics.median(theirs[i] for i in rounds)
-        if below > 0:
-            ratios.append(statistics.median(ours[i] for i in rounds) / below)
-    below = statistics.median(theirs)
-    if below <= 0:
-        return measure.Figure.of([])
-    drawn = measure.Figure.of(ratios or [statistics.median(ours) / below])
-    return measure.Figure(statistics.median(ours) / below, drawn.low, drawn.high, n)
 
 
 def with_stack(path):
@@ -99,7 +81,7 @@ def add_promises(section, what, hz, runs, promised):
         floor = extra(runs, "floor")
         for of_whom, attribute, target in (("the program's", "cpu", 1.1), ("with the collector's", "total", 1.3)):
             section.add(f"{what}: extra CPU, {of_whom}", "stile", "floor's extra",
-                        ratio_of_extras(extra(runs, "stile", attribute), floor),
+                        measure.ratio_of_extras(extra(runs, "stile", attribute), floor),
                         stile=measure.of(runs["stile"], attribute), floor=measure.of(runs["floor"], "cpu"),
                         plain=measure.of(runs["plain"], "cpu"), **({"target": target} if promised and hz == AT_MOST else {}))
     if "perf fp" in runs and "stile" in runs and hz == 1000:
@@ -143,7 +125,13 @@ def ask_of(bench, section, program, command):
     for length, (work, groups) in works.items():
         bench.run(work[0], env=work[1]).forget()  # its files are in memory
         for hz, names, rounds in groups:
-            runs = rounds_of(bench, work, names, hz, rounds)
+            try:
+                runs = rounds_of(bench, work, names, hz, rounds)
+            except measure.Failed as e:
+                if names != [PEERS]:
+                    raise
+                section.without(f"peers by path at {hz} Hz, {program}", str(e))
+                continue
             if runs:
                 what = f"{program}, {length}, {hz} Hz"
                 add_promises(section, what, hz, runs, length == "long")
@@ -170,4 +158,4 @@ def ask(bench, section):
         try:
             ask_of(bench, section, program, command)
         except (measure.Failed, subprocess.CalledProcessError) as e:
-            section.without(program, str(e))
+            section.failed(program, str(e))

@@ -421,10 +421,12 @@ static void processes_round(uint64_t now)
     tree_round(c.processes, command_over());
 }
 
-/* Milliseconds in which a busy thread fills a quarter of its ring. */
+/* Milliseconds in which a busy thread fills a quarter of its ring: of the smallest one, as slots go by when threads came and not
+ * by what they do. */
 static int ring_ms(const struct process *p)
 {
-    uint64_t records = p->size.ring_cells / RECORD_CELLS;
+    const uint32_t used = atomic_load_explicit(&p->region->slots_used, memory_order_relaxed);
+    uint64_t records = stile__slot_cells(p->size, used != 0 ? used - 1 : 0) / RECORD_CELLS;
     int ms = (int)(records * 1000 / (4 * p->hz));
     return p->waits.on && ms > WAITS_MS ? WAITS_MS : ms; /* waits come at any rate */
 }

@@ -11,6 +11,7 @@
 #include "proto/id_table.h"
 
 #define BLOCK_NS_MAX 20000000u /* of CPU time: libdw runs a function from its start for each row */
+#define UNASKED_NS   500000u   /* of a block, for which it is not asked how much CPU time it took */
 #define BLOCK_BYTES  (1ull << STILE__RULES_BLOCK_BITS)
 
 struct learned {
@@ -87,11 +88,11 @@ struct reading {
     uint64_t cpu_start; /* 0: it has not been looked at yet */
 };
 
-/* Not by the wall clock alone: what a file's rules are must not depend on how busy the machine was. But that one takes no
- * system call, so the thread's own is asked only of what has taken long by it already, and counts from there. */
+/* Not by the wall clock: what a file's rules are must not depend on how busy the machine was. But that one takes no system call,
+ * and most blocks take microseconds by it, so the thread's own clock is asked of the others only. */
 static bool took_long(struct reading *r)
 {
-    if (clock_ns(CLOCK_MONOTONIC) - r->wall_start <= BLOCK_NS_MAX)
+    if (clock_ns(CLOCK_MONOTONIC) - r->wall_start <= UNASKED_NS)
         return false;
     const uint64_t cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     if (r->cpu_start == 0)

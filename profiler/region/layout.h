@@ -337,7 +337,7 @@ static inline void stile__barriers_state_off(struct stile__region *r, enum stile
         ;
 }
 
-#define STILE__SLOTS_LARGE 32u /* slots with rings of full size: most machines run no more threads at once */
+#define STILE__SLOTS_LARGE 64u /* slots with rings of full size: more threads than run at once */
 
 /* Cells of slot i's ring. Threads beyond the first take turns on the processors, so that less does for them. */
 static inline uint32_t stile__slot_cells(struct stile__region_size size, uint32_t i)
