@@ -2,6 +2,9 @@
 
 from types import SimpleNamespace
 
+import pytest
+
+import harness
 import pprof
 
 FULL = "[buffer full]"
@@ -28,3 +31,17 @@ def assert_whole(p, share=0.99):
     """So large a share of the time is in whole stacks, or all but one sample."""
     broken, total, which = broken_ns(p)
     assert broken <= max((1 - share) * total, 1.5 * p.pb.period), (broken, total, which.most_common(5))
+
+
+def assert_loader_beside(out, way, ms):
+    """One thread works for so much CPU time beside another that keeps the loader or the map of memory busy in a way of
+    loader_busy's: the time of both is there, in whole stacks, and the program is as without."""
+    argv = [harness.program("loader_busy"), way, harness.program("plugin.so"), str(ms)]
+    plain = harness.run(argv, timeout=60)
+    r = harness.run(argv, profile=out, timeout=60)
+    assert (r.status, r.err) == (plain.status, plain.err) == (0, b"")
+    p = pprof.valid(out)
+    assert_has(p, "work_beside", ms * 1e6)
+    assert p.cum()["work_under_lock"] > 20e6
+    assert p.ns == pytest.approx(r.cpu_ns, rel=0.03, abs=60e6)
+    assert_whole(p)

@@ -63,6 +63,20 @@ void scratch_remove(void)
     assert_int_equal(rmdir(scratch), 0);
 }
 
+int scratch_set_up(void **state)
+{
+    (void)state;
+    scratch_make();
+    return 0;
+}
+
+int scratch_tear_down(void **state)
+{
+    (void)state;
+    scratch_remove();
+    return 0;
+}
+
 const char *scratch_path(const char *name)
 {
     static char paths[8][4096];

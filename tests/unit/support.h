@@ -35,6 +35,9 @@ const char *test_setting(const char *name);
 /* A fresh directory for the calling test program, and its end with all that is in it (one level). */
 const char *scratch_make(void);
 void scratch_remove(void);
+/* The same for cmocka, of a test or of a group. */
+int scratch_set_up(void **state);
+int scratch_tear_down(void **state);
 /* scratch/name, in one of eight buffers that are used in turn. */
 const char *scratch_path(const char *name);
 

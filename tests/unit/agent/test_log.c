@@ -113,20 +113,6 @@ static void test_signals_of_writing(void **state)
     assert_int_equal(in_child(into_a_file_at_its_limit, NULL), 0);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,5 +121,5 @@ int main(void)
         cmocka_unit_test(test_long_line_is_one_line),
         cmocka_unit_test(test_not_into_a_file_of_the_program),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

@@ -330,20 +330,6 @@ static void test_profile_set(void **state)
     assert_string_equal(o.profile, "x.pb");
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,5 +345,5 @@ int main(void)
         cmocka_unit_test_setup(test_too_long, fresh),
         cmocka_unit_test_setup(test_profile_set, fresh),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

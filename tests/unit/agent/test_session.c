@@ -211,20 +211,6 @@ static void test_fork(void **state)
     assert_true(own >= 15 && own <= 45); /* the child's time is the child's */
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,5 +224,5 @@ int main(void)
         cmocka_unit_test(test_leaks_nothing),
         cmocka_unit_test(test_fork),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

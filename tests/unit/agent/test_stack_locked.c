@@ -200,25 +200,11 @@ static void test_left_by_a_jump(void **state)
     assert_true(sums.whole > 300 * (int64_t)HZ / 1000 / 2);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_storm),
         cmocka_unit_test(test_left_by_a_jump),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

@@ -110,29 +110,15 @@ static void test_unwritable_directory(void **state)
     assert_int_equal(in_child(as_nobody, NULL), 0);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_expand),
         cmocka_unit_test(test_expand_too_long),
-        cmocka_unit_test_setup_teardown(test_good_targets, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_what_is_no_file, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_where_no_file_can_be, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_unwritable_directory, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_good_targets, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_no_file, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_where_no_file_can_be, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_unwritable_directory, scratch_set_up, scratch_tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -320,20 +320,6 @@ static void test_environment(void **state)
         assert_int_equal(in_child(environment_of, &kind), 0);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -344,5 +330,5 @@ int main(void)
         cmocka_unit_test(test_nothing_to_see), cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_words),          cmocka_unit_test(test_environment),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

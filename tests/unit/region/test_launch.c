@@ -186,20 +186,6 @@ static void test_nobody_listens(void **state)
     assert_int_equal(count_descriptors(), descriptors);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -207,5 +193,5 @@ int main(void)
         cmocka_unit_test(test_program_that_cannot_run),
         cmocka_unit_test(test_nobody_listens),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

@@ -508,20 +508,6 @@ static void test_locked_half_of_the_time(void **state)
     assert_true(all - locked >= 64 && all - locked <= 160);
 }
 
-static int scratch_set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int scratch_tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)

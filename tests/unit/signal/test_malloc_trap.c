@@ -139,25 +139,11 @@ static void test_the_trap_closes(void **state)
     assert_true(file_awaited(scratch_path("loud.pb"))); /* the collector outlives it */
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    scratch_make();
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    scratch_remove();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_tick_allocates_nothing),
         cmocka_unit_test(test_the_trap_closes),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }
